@@ -1,0 +1,79 @@
+"""Host-side checks of what a caller passes: each raises a ValueError that says what was needed and what came.
+
+Checks that must look at values run on the CPU only: on an accelerator they would wait for the device at every step,
+so there a NaN stays a NaN and reaches the loss.
+"""
+
+import logging
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from graphkd.typing import Real
+
+logger = logging.getLogger("graphkd")
+
+
+@lru_cache(maxsize=1024)
+def log_once(message: str) -> None:
+    """Log a warning the first time this very message is given."""
+    logger.warning(message)
+
+
+def can_look(tensor: Tensor) -> bool:
+    """Whether reading the tensor's values costs nothing: on the CPU and not while a graph is traced."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def positive(name: str, value: Real) -> None:
+    """Raise unless the value is a finite number above zero."""
+    if not (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")):
+        raise ValueError(f"{name} needs a finite number above 0, got {value!r}")
+
+
+def at_least(name: str, value: int, low: int) -> None:
+    """Raise unless the value is an integer not below ``low``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{name} needs an integer of at least {low}, got {value!r}")
+
+
+def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Raise unless the value is among the known words."""
+    if value not in known:
+        raise ValueError(f"{name} needs one of {', '.join(known)}, got {value!r}")
+
+
+def rows(name: str, x: Tensor) -> None:
+    """Raise unless x is a non-empty, finite, floating-point matrix of rows (..., n, d)."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} needs a tensor, got {type(x).__name__}")
+    floating(name, x)
+    if x.dim() < 2:
+        raise ValueError(f"{name} needs rows of shape (n, d), got shape {tuple(x.shape)}")
+    if x.numel() == 0:
+        raise ValueError(f"{name} needs at least one row and one column, got shape {tuple(x.shape)}")
+    finite(name, x)
+
+
+def floating(name: str, x: Tensor) -> None:
+    """Raise unless x holds floating-point numbers."""
+    if not x.is_floating_point():
+        raise ValueError(f"{name} needs floating-point values, got {x.dtype}")
+
+
+def finite(name: str, x: Tensor) -> None:
+    """Raise if x, on the CPU, has a NaN or an infinite entry."""
+    if can_look(x) and not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).sum())
+        raise ValueError(
+            f"{name} needs finite values, got {bad} NaN or infinite of {x.numel()} (shape {tuple(x.shape)})"
+        )
+
+
+def same_device(**tensors: Tensor | None) -> None:
+    """Raise unless all given tensors live on one device."""
+    devices = {name: x.device for name, x in tensors.items() if x is not None}
+    if len(set(devices.values())) > 1:
+        came = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise ValueError(f"needs all tensors on one device, got {came}")

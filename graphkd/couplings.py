@@ -1,0 +1,156 @@
+"""Couplings: who is matched with whom. Frozen values, called with a cost, relations and masses.
+
+Student first: rows of a plan are student nodes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphkd import checks
+from graphkd.ot.sinkhorn import (
+    Domain,
+    Gradient,
+    Norm,
+    Order,
+    Relative,
+    check_options,
+    marginal_error,
+    sinkhorn,
+)
+from graphkd.typing import Real, Relations, Transport
+
+
+@dataclass(frozen=True)
+class Identity:
+    r"""Node i with node i: the pairing that a batch comes with, :math:`P = \mathrm{diag}(a)`.
+
+    >>> Identity()(None, None, torch.ones(2) / 2, torch.ones(2) / 2).plan
+    tensor([[0.5000, 0.0000],
+            [0.0000, 0.5000]])
+    """
+
+    differentiates_plan = False
+
+    def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
+        """Couple equally many nodes one to one."""
+        if a.shape != b.shape:
+            raise ValueError(
+                f"the identity coupling needs as many student as teacher nodes, got {a.shape[-1]} and {b.shape[-1]}"
+            )
+        plan = torch.diag_embed(a)
+        error = marginal_error(plan, a, b)
+        return Transport(
+            plan=plan,
+            value=None if cost is None else (plan * cost).sum((-2, -1)),
+            potentials=None,
+            marginal_error=error,
+            converged=error <= 1e-3,
+            num_iters=torch.zeros_like(error, dtype=torch.int64),
+            epsilon=torch.zeros((), dtype=a.dtype, device=a.device),
+            paired=True,
+        )
+
+
+@dataclass(frozen=True)
+class RowSoftmax:
+    r"""Each student node spreads its own mass; teacher nodes take what comes (semi-relaxed entropic transport).
+
+    .. math:: P_{ij} = a_i \frac{b_j \exp(-M_{ij} / \epsilon)}{\sum_l b_l \exp(-M_{il} / \epsilon)}
+
+    The coupling of contrastive losses: with :class:`~graphkd.reductions.PlanNLL` it is InfoNCE at temperature epsilon.
+
+    >>> RowSoftmax(1.0)(torch.zeros(1, 2), None, torch.ones(1), torch.ones(2) / 2).plan
+    tensor([[0.5000, 0.5000]])
+    """
+
+    epsilon: Real
+
+    differentiates_plan = True
+
+    def __post_init__(self) -> None:
+        checks.positive("epsilon", self.epsilon)
+
+    def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
+        """Couple by a softmax over each row of the cost."""
+        cost = _needed(cost, "the row softmax")
+        exponent = -cost / self.epsilon
+        f = -self.epsilon * torch.logsumexp(exponent + b.log().unsqueeze(-2), -1)
+        plan = a.unsqueeze(-1) * b.unsqueeze(-2) * (exponent + f.unsqueeze(-1) / self.epsilon).exp()
+        error = marginal_error(plan, a, plan.detach().sum(-2))
+        return Transport(
+            plan=plan,
+            value=(f * a).sum(-1),
+            potentials=(f, torch.zeros_like(cost[..., 0, :])),
+            marginal_error=error,
+            converged=error <= 1e-3,
+            num_iters=torch.ones_like(error, dtype=torch.int64),
+            epsilon=torch.full((1, 1), self.epsilon, dtype=cost.dtype, device=cost.device),
+        )
+
+
+@dataclass(frozen=True)
+class Sinkhorn:
+    """Entropic transport with both masses kept; the arguments are those of :func:`graphkd.ot.sinkhorn`.
+
+    With ``gradient="envelope"`` the plan is a constant: right for :class:`~graphkd.reductions.TransportCost`, refused
+    for reductions that read the plan. ``"unroll"`` differentiates the sweeps that were run.
+
+    Optimised couplings ignore the pairing of student and teacher samples: shuffling the teacher's batch permutes the
+    plan and leaves a transport cost unchanged.
+
+    >>> Sinkhorn(epsilon=0.1)(torch.zeros(2, 3), None, torch.ones(2) / 2, torch.ones(3) / 3).plan.shape
+    torch.Size([2, 3])
+    """
+
+    epsilon: Real | Relative
+    num_iters: int = 50
+    tol: Real | None = None
+    tol_norm: Norm = "l1"
+    order: Order = "rows_first"
+    domain: Domain = "auto"
+    gradient: Gradient = "envelope"
+    stabilizer: Real = 0.0
+
+    def __post_init__(self) -> None:
+        check_options(
+            self.epsilon,
+            self.num_iters,
+            self.tol,
+            self.tol_norm,
+            self.order,
+            self.domain,
+            self.gradient,
+            self.stabilizer,
+        )
+
+    @property
+    def differentiates_plan(self) -> bool:
+        """Whether gradients flow through the plan."""
+        return self.gradient == "unroll"
+
+    def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
+        """Couple by Sinkhorn's algorithm on the cost."""
+        transport = sinkhorn(
+            _needed(cost, "Sinkhorn"),
+            a,
+            b,
+            epsilon=self.epsilon,
+            num_iters=self.num_iters,
+            tol=self.tol,
+            tol_norm=self.tol_norm,
+            order=self.order,
+            domain=self.domain,
+            gradient=self.gradient,
+            stabilizer=self.stabilizer,
+        )
+        if self.differentiates_plan:
+            return transport
+        return transport._replace(plan=transport.plan.detach())
+
+
+def _needed(cost: Tensor | None, coupling: str) -> Tensor:
+    if cost is None:
+        raise ValueError(f"{coupling} coupling needs a cost between the two graphs, got a loss without one")
+    return cost

@@ -1,0 +1,207 @@
+"""Features: run a model, and keep the named activations that a criterion needs, without editing the model."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from graphkd.typing import Features
+
+Adaptor = Callable[[Any], Tensor]
+"""A function of the model's output that returns one feature."""
+
+Spec = Mapping[str, str | Adaptor] | Callable[[Any], Features]
+"""Which features: names to module paths or adaptors, or one function of the model's output that returns them all."""
+
+MODEL_OUTPUT = "logits"
+"""The path that stands for the model's own output."""
+
+
+class Extraction(NamedTuple):
+    """What a :class:`FeatureExtractor` returns."""
+
+    output: Any
+    features: dict[str, Tensor]
+
+
+class FeatureExtractor:
+    """Run a model and return its output with named activations.
+
+    Hooks are in place only while the model runs, so nothing of us stays on it: it can be copied, pickled, exported and
+    used elsewhere, and no activation outlives the call that made it.
+
+    Args:
+        model: Any module, left as it is.
+        spec: Names to where each feature is found:
+
+            - ``"layer3.0"``: the output of the module at that dotted path (see ``model.named_modules()``);
+            - ``"fc:input"``: the first positional input of a module; ``"fc:output"`` is the same as ``"fc"``;
+            - ``"logits"``: the model's own output (or its ``.logits``);
+            - a function of the model's output, for models that return their features.
+
+            Or one function of the model's output that returns a mapping of all features.
+
+    Raises:
+        ValueError: At construction for a path that the model does not have, with near names; for a path inside a
+            module compiled by ``torch.compile``, whose parts run no hooks. At the call for a module that did not run,
+            ran several times, returned no tensor, or whose output was overwritten in place.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> extract = FeatureExtractor(model, {"feat": "2:input", "logits": "logits"})
+    >>> output, features = extract(torch.randn(5, 3))
+    >>> {name: tuple(x.shape) for name, x in features.items()}
+    {'feat': (5, 4), 'logits': (5, 2)}
+    """
+
+    def __init__(self, model: nn.Module, spec: Spec) -> None:
+        self.model = model
+        self.spec = spec if callable(spec) else dict(spec)
+        self._taps: dict[str, tuple[str, str]] = {}
+        if callable(spec):
+            return
+        for name, source in spec.items():
+            if isinstance(source, str) and source != MODEL_OUTPUT:
+                self._taps[name] = _parse(model, source)
+            elif not isinstance(source, str) and not callable(source):
+                raise ValueError(f"feature {name!r} needs a module path or a function, got {type(source).__name__}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Extraction:
+        """Run the model on the given inputs."""
+        caught: dict[str, list[tuple[Any, int]]] = {name: [] for name in self._taps}
+        modules = dict(self.model.named_modules(remove_duplicate=False))
+        handles = []
+        try:
+            for name, (path, end) in self._taps.items():
+                handles.append(_hook(modules[path], end, caught[name]))
+            output = self.model(*args, **kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if callable(self.spec):
+            return Extraction(output, dict(self.spec(output)))
+        features = {}
+        for name, source in self.spec.items():
+            if name in self._taps:
+                features[name] = _only(name, str(source), caught[name])
+            else:
+                features[name] = model_logits(output) if isinstance(source, str) else source(output)
+        return Extraction(output, features)
+
+    def __repr__(self) -> str:
+        """The features and where they come from."""
+        return f"FeatureExtractor({type(self.model).__name__}, {self.spec!r})"
+
+
+def model_logits(output: Any) -> Tensor:
+    """The logits in a model's output: the output itself, or its ``.logits`` (Hugging Face).
+
+    Raises:
+        ValueError: If there is neither.
+
+    >>> model_logits(torch.zeros(2, 3)).shape
+    torch.Size([2, 3])
+    """
+    if isinstance(output, Tensor):
+        return output
+    logits = getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    raise ValueError(
+        f"needs a model that returns logits, or an object with .logits, got {type(output).__name__}: "
+        "name a function of the output as the feature 'logits'"
+    )
+
+
+def pick(features: Features, name: str) -> Tensor:
+    """A feature by name.
+
+    Raises:
+        KeyError: If it is not there, with the names that are.
+
+    >>> pick({"feat": torch.zeros(2)}, "feat")
+    tensor([0., 0.])
+    """
+    if name not in features:
+        raise KeyError(f"needs a feature named {name!r}, got {sorted(features)}")
+    return features[name]
+
+
+def vectors(features: Features, name: str) -> Tensor:
+    """A feature as one row per sample: (n d) as it is, (n d 1 1) without its empty axes.
+
+    Raises:
+        KeyError: If it is not there.
+        ValueError: For feature maps and sequences, which somebody has to pool first.
+
+    >>> vectors({"feat": torch.zeros(2, 5, 1, 1)}, "feat").shape
+    torch.Size([2, 5])
+    """
+    x = pick(features, name)
+    if x.dim() >= 2 and x.shape[2:].numel() == 1:
+        return x.flatten(1)
+    raise ValueError(
+        f"feature {name!r} needs one vector per sample, shape (n, d), got {tuple(x.shape)}: "
+        "name the module after pooling, or pool it in an adaptor"
+    )
+
+
+def _parse(model: nn.Module, source: str) -> tuple[str, str]:
+    path, _, end = source.partition(":")
+    end = end or "output"
+    known = dict(model.named_modules(remove_duplicate=False))
+    if path not in known or path == "":
+        near = difflib.get_close_matches(path, known, n=5, cutoff=0.3) or [name for name in known if name][:10]
+        raise ValueError(
+            f"needs the path of a module of {type(model).__name__}, got {path!r}; near names: {', '.join(near)}"
+        )
+    if end not in ("input", "output"):
+        raise ValueError(f"needs ':input' or ':output' after a module path, got {source!r}")
+    parts = path.split(".")
+    for ancestor in (".".join(parts[:i]) for i in range(len(parts))):
+        if _is_compiled(known[ancestor]):
+            raise ValueError(
+                f"cannot see {path!r}: {ancestor or 'the model'} was compiled by torch.compile, and a compiled module "
+                "runs its parts without hooks. Give the module from before compiling, or let it return its features "
+                "and name a function of the output"
+            )
+    return path, end
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _hook(module: nn.Module, end: str, caught: list[tuple[Any, int]]) -> torch.utils.hooks.RemovableHandle:
+    if end == "input":
+        return module.register_forward_pre_hook(lambda _, args: caught.append(_versioned(args[0] if args else None)))
+    return module.register_forward_hook(lambda _, args, output: caught.append(_versioned(output)))
+
+
+def _versioned(value: Any) -> tuple[Any, int]:
+    """A value with how often it had been overwritten in place when it was caught."""
+    return value, _version(value)
+
+
+def _version(value: Any) -> int:
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
+
+
+def _only(name: str, source: str, caught: list[tuple[Any, int]]) -> Tensor:
+    if len(caught) != 1:
+        raise ValueError(
+            f"feature {name!r} needs a module that runs once per forward, got {len(caught)} runs of {source!r}"
+        )
+    value, version = caught[0]
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"feature {name!r} needs a tensor, got {type(value).__name__} from {source!r}: name a module inside it, or "
+            "a function of the model's output"
+        )
+    if _version(value) != version:
+        raise ValueError(
+            f"feature {name!r}: what {source!r} gave was overwritten in place by a later module (an activation with "
+            "inplace=True); name that module, or set inplace=False"
+        )
+    return value

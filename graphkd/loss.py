@@ -1,0 +1,212 @@
+"""The one loss of two graphs, and the criterion that brings two networks' features to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from graphkd import checks
+from graphkd.couplings import Identity
+from graphkd.encoders import GraphEncoder
+from graphkd.graphs import masses
+from graphkd.reductions import TransportCost
+from graphkd.typing import (
+    Comparison,
+    Coupling,
+    CriterionOutput,
+    Features,
+    Measure,
+    Real,
+    Reduction,
+    Relation,
+    Relations,
+)
+
+Network = Literal["student", "teacher"]
+
+
+@final
+class GraphLoss(nn.Module):
+    """Compare a student's graph with a teacher's: cost and relation, then coupling, then reduction.
+
+    Args:
+        cost: How far a student node is from a teacher node, (n d), (m d) to (n m). None for losses of relations only.
+        relation: How the nodes of one graph relate, a graph to (n n). None for losses of nodes only.
+        coupling: Who is matched with whom.
+        reduction: Which number is minimised.
+
+    Raises:
+        ValueError: At construction if the reduction reads the plan but the coupling gives it no gradient, or if there
+            is neither a cost nor a relation. At the call for graphs that do not fit together.
+
+    >>> from graphkd import measures
+    >>> loss = GraphLoss(cost=measures.sqeuclidean)
+    >>> loss(Data(x=torch.zeros(3, 2)), Data(x=torch.ones(3, 2)))
+    tensor(2.)
+    """
+
+    def __init__(
+        self,
+        cost: Measure | None = None,
+        relation: Relation | None = None,
+        coupling: Coupling | None = None,
+        reduction: Reduction | None = None,
+    ) -> None:
+        super().__init__()
+        self.cost = cost
+        self.relation = relation
+        self.coupling = Identity() if coupling is None else coupling
+        self.reduction = TransportCost() if reduction is None else reduction
+        if cost is None and relation is None:
+            raise ValueError("a graph loss needs a cost or a relation, got neither")
+        if self.reduction.reads_plan and not self.coupling.differentiates_plan:
+            raise ValueError(
+                f"{type(self.reduction).__name__} needs a coupling that differentiates its plan, such as "
+                f"Sinkhorn(gradient='unroll'): the plan's gradient is the only one it has; got {self.coupling}"
+            )
+
+    def forward(self, student: Data, teacher: Data) -> Float[Tensor, ""]:
+        """The scalar to be minimised."""
+        return self.compare(student, teacher).value
+
+    def compare(self, student: Data, teacher: Data) -> Comparison:
+        """The scalar with everything it came from."""
+        self._check(student, teacher)
+        with torch.autocast(student.x.device.type, enabled=False):
+            cost = None if self.cost is None else self.cost(student.x, teacher.x)
+            relations = None if self.relation is None else Relations(self.relation(student), self.relation(teacher))
+            dtype = _dtype(cost, relations)
+            transport = self.coupling(cost, relations, masses(student).to(dtype), masses(teacher).to(dtype))
+            value = self.reduction(transport, cost, relations, (student, teacher))
+        return Comparison(
+            value, transport.plan, cost, relations, transport.marginal_error, transport.converged, (student, teacher)
+        )
+
+    def _check(self, student: Data, teacher: Data) -> None:
+        checks.rows("the student's nodes", student.x)
+        checks.rows("the teacher's nodes", teacher.x)
+        checks.same_device(student=student.x, teacher=teacher.x)
+        if self.cost is not None and student.x.shape[-1] != teacher.x.shape[-1]:
+            raise ValueError(
+                f"a cost needs student and teacher nodes of one width, got {student.x.shape[-1]} and "
+                f"{teacher.x.shape[-1]}: project them, or compare relations only"
+            )
+
+    def extra_repr(self) -> str:
+        """The parts that are not modules."""
+        named = {"cost": self.cost, "relation": self.relation, "coupling": self.coupling, "reduction": self.reduction}
+        return ", ".join(
+            f"{name}={getattr(part, '__name__', part)}"
+            for name, part in named.items()
+            if part is not None and not isinstance(part, nn.Module)
+        )
+
+
+def _dtype(cost: Tensor | None, relations: Relations | None) -> torch.dtype:
+    if cost is not None:
+        return cost.dtype
+    assert relations is not None
+    return relations.student.dtype
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss inside a criterion: which graphs it compares, and its weight.
+
+    Args:
+        loss: The loss.
+        weight: Its share in the criterion's value.
+        student: Hop of the graph on the student's side; 0 is before message passing, i after the i-th convolution.
+        teacher: Hop of the graph on the teacher's side.
+        networks: Which network each side's graph comes from; a term may compare a network with itself.
+    """
+
+    loss: GraphLoss
+    weight: Real = 1.0
+    student: int = 0
+    teacher: int = 0
+    networks: tuple[Network, Network] = ("student", "teacher")
+
+
+@final
+class Criterion(nn.Module):
+    """From the features of two networks to a value: an encoder each, and terms that compare hops of their graphs.
+
+    Args:
+        student: Encoder of the student's features.
+        teacher: Encoder of the teacher's features.
+        terms: The losses by name. The value is the sum of weight times term.
+
+    Everything is computed in float32 at least, also under autocast.
+
+    Raises:
+        ValueError: At construction for a criterion without terms or a term whose hop does not exist. At the call for
+            features of different batch sizes or devices, and for what its encoders and losses refuse.
+        KeyError: At the call if a feature that an encoder needs is not there.
+    """
+
+    def __init__(self, student: GraphEncoder, teacher: GraphEncoder, terms: Mapping[str, Term]) -> None:
+        super().__init__()
+        if not terms:
+            raise ValueError("a criterion needs at least one term, got none")
+        self.student = student
+        self.teacher = teacher
+        self.terms = dict(terms)
+        self.losses = nn.ModuleDict({name: term.loss for name, term in terms.items()})
+        for name, term in self.terms.items():
+            for side, network, hop in zip(
+                ("student", "teacher"), term.networks, (term.student, term.teacher), strict=True
+            ):
+                most = len(getattr(self, network).convs)
+                if not 0 <= hop <= most:
+                    raise ValueError(f"term {name!r} needs a {side} hop in 0..{most}, got {hop}")
+
+    def forward(
+        self, student_features: Features, teacher_features: Features, labels: Tensor | None = None
+    ) -> CriterionOutput:
+        """Compare one batch as both networks see it; row i is the same sample on both sides."""
+        _check_batch(student_features, teacher_features, labels)
+        with torch.autocast(_device(student_features).type, enabled=False):
+            hops = {
+                "student": self.student(_raised(student_features), labels),
+                "teacher": self.teacher(_raised(teacher_features), labels),
+            }
+            comparisons = {
+                name: term.loss.compare(hops[term.networks[0]][term.student], hops[term.networks[1]][term.teacher])
+                for name, term in self.terms.items()
+            }
+        terms = {name: comparison.value for name, comparison in comparisons.items()}
+        value = torch.stack([term.weight * terms[name] for name, term in self.terms.items()]).sum()
+        return CriterionOutput(value, terms, comparisons)
+
+
+def _device(features: Features) -> torch.device:
+    return next(iter(features.values())).device
+
+
+def _raised(features: Features) -> Features:
+    """Half-precision features in float32."""
+    half = (torch.float16, torch.bfloat16)
+    return {name: x.float() if x.dtype in half else x for name, x in features.items()}
+
+
+def _check_batch(student: Features, teacher: Features, labels: Tensor | None) -> None:
+    for side, features in (("student", student), ("teacher", teacher)):
+        if not features:
+            raise ValueError(f"needs at least one {side} feature, got none")
+    named = {f"student {name}": x for name, x in student.items()} | {
+        f"teacher {name}": x for name, x in teacher.items()
+    }
+    if labels is not None:
+        named["labels"] = labels
+    checks.same_device(**named)
+    sizes = {name: x.shape[0] if x.dim() else 0 for name, x in named.items()}
+    if len(set(sizes.values())) > 1:
+        came = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+        raise ValueError(f"needs one batch size for all features and labels, got {came}")
+    if 0 in sizes.values():
+        raise ValueError("needs a batch of at least one sample, got an empty one")

@@ -1,0 +1,170 @@
+"""Pairwise measures: two sets of rows (*b n d), (*b m d) to a matrix (*b n m).
+
+A *similarity* grows as rows get alike (:func:`cosine`, :func:`inner`); every other callable is read as
+a distance. All are computed in float32 at least, also under autocast: half precision loses the small differences
+that these matrices are made of.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from graphkd import checks
+from graphkd.typing import Measure, Real
+
+Pairs = Float[Tensor, "*b n m"]
+Rows = Float[Tensor, "*b n d"]
+OtherRows = Float[Tensor, "*b m d"]
+
+
+def full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Run a function of tensors without autocast, half-precision inputs raised to float32."""
+
+    @wraps(function)
+    def wrapped(*tensors: Tensor) -> Tensor:
+        raised = [x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in tensors]
+        with torch.autocast(raised[0].device.type, enabled=False):
+            return function(*raised)
+
+    return wrapped
+
+
+def unit(x: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b n d"]:
+    r"""Rows scaled to length one, :math:`x / \|x\|`; a zero row stays zero, with a finite gradient.
+
+    >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / torch.where(length > 0, length, 1.0)
+
+
+@full_precision
+def inner(x: Rows, y: OtherRows) -> Pairs:
+    r"""Inner product :math:`\langle x_i, y_j \rangle`, a similarity.
+
+    >>> inner(torch.eye(2), torch.ones(3, 2)).shape
+    torch.Size([2, 3])
+    """
+    return x @ y.mT
+
+
+@full_precision
+def cosine(x: Rows, y: OtherRows) -> Pairs:
+    r"""Cosine similarity :math:`\langle x_i, y_j \rangle / (\|x_i\| \|y_j\|)`; zero for zero rows.
+
+    >>> cosine(torch.eye(2), torch.tensor([[2.0, 0.0]]))
+    tensor([[1.],
+            [0.]])
+    """
+    return unit(x) @ unit(y).mT
+
+
+@full_precision
+def cosine_distance(x: Rows, y: OtherRows) -> Pairs:
+    r"""One minus the cosine similarity, in [0, 2].
+
+    >>> cosine_distance(torch.eye(2), torch.tensor([[-2.0, 0.0]]))
+    tensor([[2.],
+            [1.]])
+    """
+    return 1 - cosine(x, y)
+
+
+@full_precision
+def zscored_cosine(x: Rows, y: OtherRows) -> Pairs:
+    r"""One minus the z-scored cosine similarity, the cost of optimal transport graph distillation (OTGD).
+
+    .. math:: M_{ij} = 1 - (S_{ij} - \bar S) / \sigma(S), \qquad S = \cos(x_i, y_j)
+
+    with mean and unbiased standard deviation over all n m entries; gradients flow through both. Not a distance: it is
+    negative for pairs that are more alike than usual. Its scale does not depend on how spread the similarities are, so
+    an ``epsilon`` of 1 fits. Where all similarities are equal the cost is 1 everywhere.
+
+    Source: the released code of Li, Liu, Chen, "Optimal Transport Graph Distillation" (ICONIP 2024).
+
+    >>> zscored_cosine(torch.eye(2), torch.eye(2))
+    tensor([[0.1340, 1.8660],
+            [1.8660, 0.1340]])
+    """
+    similarity = cosine(x, y)
+    centred = similarity - similarity.mean((-2, -1), keepdim=True)
+    spread = torch.linalg.vector_norm(centred, dim=(-2, -1), keepdim=True)
+    spread = spread / max(similarity.shape[-2] * similarity.shape[-1] - 1, 1) ** 0.5
+    # Below the rounding error of a cosine there is no spread, only noise that a division would blow up.
+    varies = spread > 8 * torch.finfo(similarity.dtype).eps
+    return 1 - torch.where(varies, centred, 0.0) / torch.where(varies, spread, 1.0)
+
+
+@full_precision
+def sqeuclidean(x: Rows, y: OtherRows) -> Pairs:
+    r"""Squared Euclidean distance :math:`\|x_i - y_j\|^2`.
+
+    Computed as one matrix product after the rows are centred, so that a common offset does not cancel digits.
+
+    >>> sqeuclidean(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
+    tensor([[25.]])
+    """
+    centre = y.mean(-2, keepdim=True).detach()
+    x, y = x - centre, y - centre
+    squares = x.square().sum(-1).unsqueeze(-1) + y.square().sum(-1).unsqueeze(-2)
+    return (squares - 2 * (x @ y.mT)).clamp_min(0)
+
+
+@full_precision
+def euclidean(x: Rows, y: OtherRows) -> Pairs:
+    r"""Euclidean distance :math:`\|x_i - y_j\|`; its gradient at distance zero is zero.
+
+    >>> euclidean(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
+    tensor([[5.]])
+    """
+    squared = sqeuclidean(x, y)
+    apart = squared > 0
+    return torch.where(apart, squared, 1.0).sqrt() * apart
+
+
+@dataclass(frozen=True)
+class SoftmaxKL:
+    r"""Divergence of the class probabilities of student row i from those of teacher row j, at a temperature.
+
+    .. math:: M_{ij} = T^2 \, \mathrm{KL}(\mathrm{softmax}(y_j / T) \,\|\, \mathrm{softmax}(x_i / T))
+
+    A distance in nats (times T squared), from one matrix product: the n m c differences are never formed.
+
+    >>> SoftmaxKL(4.0)(torch.zeros(2, 3), torch.zeros(5, 3)).shape
+    torch.Size([2, 5])
+    """
+
+    temperature: Real = 1.0
+
+    def __post_init__(self) -> None:
+        checks.positive("temperature", self.temperature)
+
+    def __call__(self, x: Rows, y: OtherRows) -> Pairs:
+        """Map student and teacher logits to the matrix of divergences."""
+        return (
+            _softmax_kl(x, y)
+            if self.temperature == 1
+            else self.temperature**2 * _softmax_kl(x / self.temperature, y / self.temperature)
+        )
+
+
+@full_precision
+def _softmax_kl(x: Rows, y: OtherRows) -> Pairs:
+    student, teacher = x.log_softmax(-1), y.log_softmax(-1)
+    probability = teacher.exp()
+    return (probability * teacher).sum(-1).unsqueeze(-2) - student @ probability.mT
+
+
+def is_similarity(measure: Measure) -> bool:
+    """Whether nearer means larger: true for :func:`cosine` and :func:`inner`; any other callable is read as a distance.
+
+    >>> is_similarity(cosine), is_similarity(euclidean)
+    (True, False)
+    """
+    return measure in (cosine, inner)

@@ -1,0 +1,147 @@
+"""The words that every room shares: named features, a transport, a comparison, a criterion's output."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch_geometric.data import Data
+
+Real = int | float
+"""A number. Written out because checkers at run time take ``float`` literally and refuse 1."""
+
+Features = Mapping[str, Tensor]
+"""A network's activations on one batch: ``feat`` (n d), ``map`` (n c h w), ``logits`` (n c), ``tokens`` (n t d)."""
+
+
+class Transport(NamedTuple):
+    r"""A coupling of two sets of nodes, and how well it was solved.
+
+    Attributes:
+        plan: P (\*b n m), mass moved from student node i to teacher node j.
+        value: What the solver minimised (\*b): for entropic solvers :math:`\langle P, M\rangle + \epsilon\,
+            \mathrm{KL}(P \,\|\, a b^\top)`, for a fixed coupling :math:`\langle P, M\rangle`, or None where there is no
+            cost.
+        potentials: (f, g) of shapes (\*b n), (\*b m) with :math:`P_{ij} = a_i b_j \exp((f_i + g_j - M_ij) / \epsilon)`,
+            or None where the coupling has none.
+        marginal_error: (\*b), :math:`\|P 1 - a\|_1 + \|P^\top 1 - b\|_1`, as a share of the total mass.
+        converged: (\*b), whether the marginal error is within the tolerance.
+        num_iters: (\*b), sweeps that were run.
+        epsilon: The entropic weight that was used, in units of the cost (\*b 1 1); zero for unregularised couplings.
+        paired: Whether the plan is the identity coupling by construction.
+    """
+
+    plan: Float[Tensor, "*b n m"]
+    value: Float[Tensor, "*b"] | None
+    potentials: tuple[Float[Tensor, "*b n"], Float[Tensor, "*b m"]] | None
+    marginal_error: Float[Tensor, "*b"]
+    converged: Bool[Tensor, "*b"]
+    num_iters: Int[Tensor, "*b"]
+    epsilon: Float[Tensor, "..."]
+    paired: bool = False
+
+
+class Relations(NamedTuple):
+    """How the nodes of each graph relate among themselves."""
+
+    student: Float[Tensor, "*b n n"]
+    teacher: Float[Tensor, "*b m m"]
+
+
+class Comparison(NamedTuple):
+    """Everything that one loss saw when it compared a student's graph with a teacher's.
+
+    Attributes:
+        value: The scalar that is minimised.
+        plan: P (n m), rows are student nodes.
+        cost: M (n m), or None for losses that compare relations only.
+        relations: The two relation matrices, or None for losses that compare nodes only.
+        marginal_error: How far the plan is from its marginals, see :class:`Transport`.
+        converged: Whether that is within the coupling's tolerance.
+        graphs: The student's and the teacher's graph, as they were compared.
+    """
+
+    value: Float[Tensor, ""]
+    plan: Float[Tensor, "*b n m"]
+    cost: Float[Tensor, "*b n m"] | None
+    relations: Relations | None
+    marginal_error: Float[Tensor, "*b"]
+    converged: Bool[Tensor, "*b"]
+    graphs: tuple[Data, Data]
+
+
+class CriterionOutput(NamedTuple):
+    """What a criterion returns.
+
+    Attributes:
+        value: The weighted sum of the terms, to be minimised.
+        terms: Each term's unweighted scalar by name.
+        comparisons: Each term's :class:`Comparison` by name.
+    """
+
+    value: Float[Tensor, ""]
+    terms: dict[str, Float[Tensor, ""]]
+    comparisons: dict[str, Comparison]
+
+
+@runtime_checkable
+class Measure(Protocol):
+    """A pairwise measure: how far (or how alike) row i of x and row j of y are."""
+
+    def __call__(self, x: Tensor, y: Tensor, /) -> Tensor:
+        """Map (*b n d), (*b m d) to (*b n m)."""
+        ...
+
+
+@runtime_checkable
+class Relation(Protocol):
+    """How the nodes of one graph relate: a graph to its (n n) matrix."""
+
+    def __call__(self, graph: Data, /) -> Tensor:
+        """Map a graph of n nodes to (n n)."""
+        ...
+
+
+@runtime_checkable
+class Discrepancy(Protocol):
+    """An elementwise comparison of a student's relation with a teacher's."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
+        """Map two tensors of one shape to a third of that shape."""
+        ...
+
+
+@runtime_checkable
+class Coupling(Protocol):
+    """Who is matched with whom.
+
+    ``differentiates_plan`` says whether gradients flow through the plan itself; reductions that read the plan need it.
+    """
+
+    @property
+    def differentiates_plan(self) -> bool:
+        """Whether the plan carries a gradient."""
+        ...
+
+    def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor, /) -> Transport:
+        """Couple student masses a (n) with teacher masses b (m)."""
+        ...
+
+
+@runtime_checkable
+class Reduction(Protocol):
+    """Which number is minimised.
+
+    ``reads_plan`` says whether its only gradient is the plan's.
+    """
+
+    @property
+    def reads_plan(self) -> bool:
+        """Whether the value depends on the student through the plan alone."""
+        ...
+
+    def __call__(
+        self, transport: Transport, cost: Tensor | None, relations: Relations | None, graphs: tuple[Data, Data], /
+    ) -> Tensor:
+        """Reduce a transport to a scalar."""
+        ...
