@@ -1,7 +1,7 @@
 """Sinkhorn's algorithm for entropic optimal transport, batched and differentiable."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -77,8 +77,9 @@ def sinkhorn(
             underflows where the cost spans many epsilon. ``auto`` takes scaling where that is safe and the cost lies
             on the CPU, else log.
         gradient: ``envelope`` differentiates the value only, exactly at convergence, at no cost: dM = P, da = f,
-            db = g; asking it for the gradient of the plan raises. ``unroll`` is the derivative of the sweeps that were
-            run, for value, plan and potentials.
+            db = g; asking it for the gradient of the plan raises (under ``torch.compile``, where nothing can be raised,
+            the plan is a constant). ``unroll`` is the derivative of the sweeps that were run, for value, plan and
+            potentials.
         stabilizer: Added to both denominators of the scaling iteration, as some published loops do. It loses mass, so
             it is for reproducing them only.
         warm_start: Potentials (f, g) to start from; only the one that is not updated first is used. Zero by default.
@@ -99,7 +100,7 @@ def sinkhorn(
     flip = order == "columns_first"
     if flip:
         cost, a, b = cost.mT, b, a
-    g = _start(warm_start, flip, b)
+    g = _start(warm_start, flip, b, centred=not stabilizer)
     with (
         torch.autocast(cost.device.type, enabled=False),
         torch.set_grad_enabled(torch.is_grad_enabled() and gradient == "unroll"),
@@ -111,21 +112,19 @@ def sinkhorn(
         plan = kernel.plan(left, right)
         value = (f * a).sum(-1) + (g * b).sum(-1)
     if gradient == "envelope":
-        value, plan = _Envelope.apply(cost, a, b, f, g, plan, value)
-    error = _error(plan.detach().sum(-1), a.detach(), tol_norm).maximum(
-        _error(plan.detach().sum(-2), b.detach(), tol_norm)
-    )
-    transport = Transport(
+        value = _Envelope.apply(cost, a, b, f, g, plan, value)
+        # A compiler traces every backward it meets, and would trip over the refusal: there the plan is a constant.
+        plan = plan if torch.compiler.is_compiling() else _NoGradient.apply(cost, a, b, plan)
+    error, worst = _errors(plan, a, b)
+    return Transport(
         plan=plan.mT if flip else plan,
         value=value,
         potentials=(g, f) if flip else (f, g),
-        marginal_error=marginal_error(plan, a, b),
-        converged=error <= (1e-3 if tol is None else tol),
+        marginal_error=error,
+        converged=(worst if tol_norm == "max" else error) <= (1e-3 if tol is None else tol),
         num_iters=num_sweeps,
         epsilon=scale,
     )
-    _warn_of_lost_mass(transport.plan, a)
-    return transport
 
 
 def check_options(
@@ -148,9 +147,9 @@ def check_options(
     checks.one_of("order", order, ("rows_first", "columns_first"))
     checks.one_of("domain", domain, ("auto", "scaling", "log"))
     checks.one_of("gradient", gradient, ("envelope", "unroll"))
-    if stabilizer < 0 or (stabilizer > 0 and domain == "log"):
+    if not 0 <= stabilizer < float("inf") or (stabilizer > 0 and domain == "log"):
         raise ValueError(
-            f"stabilizer needs a number of at least 0, and the scaling domain where it is above 0; "
+            f"stabilizer needs a finite number of at least 0, and the scaling domain where it is above 0; "
             f"got {stabilizer!r} in domain {domain!r}"
         )
 
@@ -161,8 +160,7 @@ def marginal_error(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
     >>> marginal_error(torch.eye(2), torch.ones(2), torch.tensor([1.0, 0.5]))
     tensor(0.2500)
     """
-    plan, a, b = plan.detach(), a.detach(), b.detach()
-    return _error(plan.sum(-1), a, "l1") + _error(plan.sum(-2), b, "l1") * (b.sum(-1) / a.sum(-1))
+    return _errors(plan, a, b)[0]
 
 
 def uniform(size: int, like: Tensor) -> Tensor:
@@ -190,9 +188,9 @@ def _prepare(cost: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, 
             f"needs leading axes that broadcast, got cost {tuple(cost.shape)}, a {tuple(a.shape)}, b {tuple(b.shape)}"
         ) from error
     if checks.can_look(cost):
-        difference = float((a.sum(-1) - b.sum(-1)).abs().max())
-        if difference > 1e-4 * float(a.sum(-1).min()):
-            raise ValueError(f"a and b need equal sums, got sums that differ by {difference:.3g}")
+        difference = (a.sum(-1) - b.sum(-1)).abs() / a.sum(-1)
+        if bool((difference > 1e-4).any()):
+            raise ValueError(f"a and b need equal sums, got sums that differ by {float(difference.max()):.3g} of a's")
     return cost.expand(*batch, n, m), a.expand(*batch, n), b.expand(*batch, m)
 
 
@@ -200,8 +198,8 @@ def _mass(name: str, mass: Tensor, size: int, cost: Tensor) -> Tensor:
     checks.floating(name, mass)
     if mass.dim() < 1 or mass.shape[-1] != size:
         raise ValueError(f"{name} needs {size} masses for a cost of shape {tuple(cost.shape)}, got {tuple(mass.shape)}")
-    checks.finite(name, mass)
-    if checks.can_look(mass) and (bool((mass < 0).any()) or bool((mass.sum(-1) <= 0).any())):
+    if checks.can_look(mass) and not bool(((mass >= 0) & (mass < torch.inf) & (mass.sum(-1, keepdim=True) > 0)).all()):
+        checks.finite(name, mass)
         raise ValueError(
             f"{name} needs masses of at least 0 with a sum above 0, got a smallest mass of {float(mass.min()):.3g} "
             f"and a smallest sum of {float(mass.sum(-1).min()):.3g}"
@@ -209,14 +207,16 @@ def _mass(name: str, mass: Tensor, size: int, cost: Tensor) -> Tensor:
     return mass.to(cost.dtype)
 
 
-def _start(warm_start: tuple[Tensor, Tensor] | None, flip: bool, b: Tensor) -> Tensor:
+def _start(warm_start: tuple[Tensor, Tensor] | None, flip: bool, b: Tensor, centred: bool) -> Tensor:
     """The potential of the side that is updated second."""
     if warm_start is None:
         return torch.zeros_like(b)
     g = warm_start[0 if flip else 1]
     if g.shape[-1] != b.shape[-1]:
         raise ValueError(f"warm_start needs {b.shape[-1]} potentials on the side updated second, got {tuple(g.shape)}")
-    return g.detach().to(b).expand_as(b)
+    g = g.detach().to(b)
+    # A constant moves freely between f and g, unless a stabilizer holds it; a large one would overflow when scaling.
+    return (g - g.mean(-1, keepdim=True) if centred else g).expand_as(b)
 
 
 def _resolve(epsilon: Real | Relative, cost: Tensor) -> Tensor:
@@ -255,7 +255,8 @@ class _Log:
         return -self.epsilon.squeeze(axis) * (total.log() + top.squeeze(axis))
 
     def ratio(self, old: Tensor, new: Tensor) -> Tensor:
-        return ((old - new) / self.epsilon.squeeze(-1)).exp()
+        # A ratio of infinity would make NaN of a zero mass.
+        return ((old - new) / self.epsilon.squeeze(-1)).clamp_max(80).exp()
 
     def potentials(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         return left, right
@@ -282,10 +283,13 @@ class _Scaling:
         return (g / self.epsilon.squeeze(-1)).exp()
 
     def rows(self, right: Tensor) -> Tensor:
-        return 1 / ((self.kernel @ (self.b * right).unsqueeze(-1)).squeeze(-1) + self.stabilizer)
+        return self._inverse((self.kernel @ (self.b * right).unsqueeze(-1)).squeeze(-1))
 
     def columns(self, left: Tensor) -> Tensor:
-        return 1 / (((self.a * left).unsqueeze(-2) @ self.kernel).squeeze(-2) + self.stabilizer)
+        return self._inverse(((self.a * left).unsqueeze(-2) @ self.kernel).squeeze(-2))
+
+    def _inverse(self, sums: Tensor) -> Tensor:
+        return (sums + self.stabilizer if self.stabilizer else sums).reciprocal()
 
     def ratio(self, old: Tensor, new: Tensor) -> Tensor:
         return old / new
@@ -345,34 +349,48 @@ def _error(sums: Float[Tensor, "*b n"], mass: Float[Tensor, "*b n"], norm: Norm)
     return gap.amax(-1) if norm == "max" else gap.sum(-1) / mass.detach().sum(-1)
 
 
-def _warn_of_lost_mass(plan: Tensor, a: Tensor) -> None:
-    if checks.can_look(plan):
-        share = float((plan.detach().sum((-2, -1)) / a.detach().sum(-1) - 1).abs().max())
-        if not share <= 1e-2:
-            checks.log_once("a Sinkhorn plan lost or gained more than 1 % of its mass: see Transport.marginal_error")
+@torch.no_grad()
+def _errors(plan: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The summed marginal error as a share of the mass, and the largest error of a node; lost mass is logged once."""
+    rows, columns, mass = plan.sum(-1), plan.sum(-2), a.sum(-1)
+    row_gap, column_gap = (rows - a).abs(), (columns - b).abs()
+    error = (row_gap.sum(-1) + column_gap.sum(-1)) / mass
+    if checks.can_look(plan) and not bool((error < 1e-2).all()):
+        if not bool(((rows.sum(-1) / mass - 1).abs() < 1e-2).all()):
+            checks.log_once("a transport plan lost or gained more than 1 % of its mass: see Transport.marginal_error")
+    return error, row_gap.amax(-1).maximum(column_gap.amax(-1))
 
 
 class _Envelope(torch.autograd.Function):
     """The value's gradient at the solution: dM = P, da = f, db = g (centred: masses move along equal sums)."""
 
     @staticmethod
-    def forward(ctx, cost, a, b, f, g, plan, value):  # noqa: ANN001, ANN205, D102
-        ctx.set_materialize_grads(False)
+    def forward(  # noqa: D102
+        ctx: Any, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, plan: Tensor, value: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(f, g, plan)
-        return value.view_as(value), plan.view_as(plan)
+        return value.view_as(value)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_value, grad_plan):  # noqa: ANN001, ANN205, D102
-        if grad_plan is not None:
-            raise ValueError(
-                "the plan of an envelope solve has no gradient, got a loss that reads it: "
-                "use gradient='unroll', or plan.detach() where it is a constant"
-            )
-        if grad_value is None:
-            return (None,) * 7
+    def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         f, g, plan = ctx.saved_tensors
         scale = grad_value.unsqueeze(-1)
         centred_f = f - f.mean(-1, keepdim=True)
         centred_g = g - g.mean(-1, keepdim=True)
         return scale.unsqueeze(-1) * plan, scale * centred_f, scale * centred_g, None, None, None, None
+
+
+class _NoGradient(torch.autograd.Function):
+    """The plan of an envelope solve: a loss that reads it is refused, where a constant would silently teach nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, plan: Tensor) -> Tensor:  # noqa: D102
+        return plan.view_as(plan)
+
+    @staticmethod
+    def backward(ctx: Any, grad_plan: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        raise ValueError(
+            "the plan of an envelope solve has no gradient, got a loss that reads it: "
+            "use gradient='unroll', or plan.detach() where it is a constant"
+        )

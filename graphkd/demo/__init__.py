@@ -1,0 +1,3 @@
+"""A distillation that fits in a minute and can be looked at."""
+
+from graphkd.demo.experiment import demo as demo

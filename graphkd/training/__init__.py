@@ -1,0 +1,6 @@
+"""Training with Lightning: devices, precision, checkpoints and loggers are its own."""
+
+from graphkd.training.fit import evaluate as evaluate
+from graphkd.training.fit import fit as fit
+from graphkd.training.history import History as History
+from graphkd.training.module import DistillationModule as DistillationModule

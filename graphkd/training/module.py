@@ -1,0 +1,99 @@
+"""A distiller as a LightningModule."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from lightning import LightningModule, seed_everything
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from graphkd.distiller import UNLABELLED, Distiller
+from graphkd.features import model_logits
+
+Batch = Sequence[Any]
+"""Inputs and labels."""
+
+OptimizerCallable = Callable[[Iterable], Optimizer]
+LRSchedulerCallable = Callable[[Optimizer], LRScheduler]
+
+sgd: OptimizerCallable = partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=5e-4)
+"""The field's usual optimiser."""
+
+
+class DistillationModule(LightningModule):
+    """Train a distiller, and see how its student does on labelled images.
+
+    Each epoch starts from a seed of its own, so that a run resumed at an epoch draws what an uninterrupted one draws.
+
+    Logged per epoch: every number of :class:`~graphkd.distiller.Step` under ``train/``; ``val/accuracy`` and, where
+    there is a teacher, ``val/agreement``, the share of images on which student and teacher choose one class; the same
+    under ``test/``.
+
+    Args:
+        distiller: What to train.
+        optimizer: A function of the parameters.
+        scheduler: A function of the optimiser, stepped once an epoch.
+        seed: Of the random numbers drawn while training.
+
+    >>> from graphkd.models import SmallCNN
+    >>> module = DistillationModule(Distiller(SmallCNN(2)))
+    >>> type(module.configure_optimizers()).__name__
+    'SGD'
+    """
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        optimizer: OptimizerCallable = sgd,
+        scheduler: LRSchedulerCallable | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.distiller = distiller
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.seed = seed
+        self._started = 0.0
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser over student and criteria, with its schedule."""
+        optimizer = self.make_optimizer(self.distiller.learnable_parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer)}}
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the epoch."""
+        seed_everything(self.seed * 1_000_003 + self.current_epoch, verbose=False)
+        self._started = time.perf_counter()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One batch through the distiller."""
+        inputs, labels = batch
+        step = self.distiller(inputs, labels)
+        logs = {f"train/{name}": value for name, value in step.logs.items()}
+        self.log_dict(logs, on_step=False, on_epoch=True, batch_size=len(labels))
+        if self.trainer.is_last_batch:
+            self.log("seconds", time.perf_counter() - self._started, on_step=True, on_epoch=False)
+        return step.loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure the student on images that settings are chosen on."""
+        self._measure("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure the student on images that nothing is chosen on."""
+        self._measure("test", batch)
+
+    def _measure(self, split: str, batch: Batch) -> None:
+        inputs, labels = batch
+        chosen = model_logits(self.distiller.student(inputs)).argmax(-1)
+        known = labels != UNLABELLED
+        log = partial(self.log, on_step=False, on_epoch=True, batch_size=len(labels))
+        log(f"{split}/accuracy", (chosen == labels)[known].float().mean(), prog_bar=True)
+        if self.distiller.teacher is not None:
+            teacher = model_logits(self.distiller.teacher(inputs)).argmax(-1)
+            log(f"{split}/agreement", (chosen == teacher).float().mean())

@@ -1,0 +1,203 @@
+"""One training run: a student, perhaps a teacher, data, and a folder that keeps what happened."""
+
+import json
+import logging
+import platform
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningDataModule, seed_everything
+from torch import nn
+
+from graphkd.distiller import Distiller
+from graphkd.loss import Criterion
+from graphkd.training.fit import LAST, evaluate, fit, silence_lightning
+from graphkd.training.history import History
+from graphkd.training.module import DistillationModule, LRSchedulerCallable, OptimizerCallable, sgd
+from graphkd.typing import Real
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        accuracy: Of the student on the test images, after the last epoch.
+        agreement: Share of test images on which student and teacher choose one class; None without a teacher.
+        parameters: Of the student.
+        extra_parameters: That the criteria learn, and that are dropped after training.
+        seconds_per_epoch: Mean time to train on one epoch.
+        epochs: Epochs trained.
+    """
+
+    accuracy: float
+    agreement: float | None
+    parameters: int
+    extra_parameters: int
+    seconds_per_epoch: float
+    epochs: int
+
+
+def train(
+    student: nn.Module,
+    data: LightningDataModule,
+    teacher: nn.Module | None = None,
+    teacher_checkpoint: str | None = None,
+    teacher_data: LightningDataModule | None = None,
+    teacher_epochs: int = 20,
+    student_features: dict[str, str] | None = None,
+    teacher_features: dict[str, str] | None = None,
+    criteria: dict[str, Criterion] | None = None,
+    weights: dict[str, Real] | None = None,
+    optimizer: OptimizerCallable = sgd,
+    scheduler: LRSchedulerCallable | None = None,
+    epochs: int = 30,
+    seed: int = 0,
+    out: str = "runs/train",
+    overwrite: bool = False,
+    resume: bool = False,
+    trainer: dict[str, Any] | None = None,
+) -> Result:
+    """Train a student, with a teacher's help if there is one, and keep the run in a folder.
+
+    The folder gets ``last.ckpt`` (replaced whole after every epoch; resuming continues from it to the numbers of an
+    uninterrupted run), ``student.pt`` (the student's weights alone), ``history.json`` (all curves) and
+    ``results.json``.
+
+    Args:
+        student: The model to train.
+        data: Batches to train, validate and test on.
+        teacher: The model to learn from.
+        teacher_checkpoint: The teacher's weights, a ``state_dict``. If there is no such file, the teacher is first
+            trained on ``teacher_data`` and saved there.
+        teacher_data: What a teacher without a checkpoint is trained on.
+        teacher_epochs: How long a teacher without a checkpoint is trained.
+        student_features: Which activations the criteria see: names to module paths, such as ``feat: avgpool``.
+        teacher_features: The same for the teacher.
+        criteria: Losses between student and teacher, by name, such as graphkd.losses.otgd.
+        weights: Of the criteria by name, and of the student's own loss as ``task``; one where omitted.
+        optimizer: Of the student and of what the criteria learn.
+        scheduler: Of the learning rate, stepped once an epoch; a cosine to zero if omitted.
+        epochs: Passes over the training data.
+        seed: Of initial weights and of all random numbers while training.
+        out: The run's folder.
+        overwrite: Whether a run that is already in the folder may be replaced.
+        resume: Go on from the folder's checkpoint.
+        trainer: Further arguments of Lightning's Trainer, such as accelerator, devices, precision, logger.
+
+    Raises:
+        ValueError: For a folder that holds another run, a teacher without weights or data, and for what the distiller
+            refuses.
+    """
+    folder = Path(out)
+    if (folder / LAST).exists() and not (overwrite or resume):
+        raise ValueError(
+            f"needs a folder without a run, got {folder}: --resume it, --overwrite it, or name another --out"
+        )
+    silence_lightning()
+    options = trainer or {}
+    if teacher is not None:
+        _prepare_teacher(teacher, teacher_checkpoint, teacher_data, teacher_epochs, seed, options)
+    distiller = Distiller(
+        student,
+        teacher,
+        student_features=student_features,
+        teacher_features=teacher_features,
+        criteria=criteria,
+        weights=weights,
+    )
+    result, history = run(
+        distiller, data, optimizer=optimizer, scheduler=scheduler, epochs=epochs, seed=seed, folder=folder,
+        resume=resume, **options,
+    )  # fmt: skip
+    torch.save(student.state_dict(), folder / "student.pt")
+    history.save(folder / "history.json")
+    record = {"seed": seed, "result": vars(result), "versions": versions()}
+    (folder / "results.json").write_text(json.dumps(record, indent=1))
+    return result
+
+
+def run(
+    distiller: Distiller,
+    data: LightningDataModule,
+    *,
+    epochs: int,
+    seed: int,
+    optimizer: OptimizerCallable = sgd,
+    scheduler: LRSchedulerCallable | None = None,
+    folder: Path | None = None,
+    resume: bool = False,
+    callbacks: tuple[Callback, ...] = (),
+    **trainer_options: Any,
+) -> tuple[Result, History]:
+    """Train a distiller, then test its student once; see :func:`train` for the arguments."""
+    if scheduler is None:
+        scheduler = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs)
+    module = DistillationModule(distiller, optimizer, scheduler, seed)
+    trainer, history = fit(
+        module, data, epochs=epochs, folder=folder, resume=resume, callbacks=callbacks, **trainer_options
+    )
+    seconds = history.curves["seconds"]
+    measured = evaluate(trainer, module, data)
+    result = Result(
+        accuracy=measured["accuracy"],
+        agreement=measured.get("agreement"),
+        parameters=_count(distiller.student),
+        extra_parameters=_count(distiller.criteria),
+        seconds_per_epoch=sum(seconds) / len(seconds),
+        epochs=epochs,
+    )
+    return result, history
+
+
+def train_teacher(
+    teacher: nn.Module, data: LightningDataModule, *, epochs: int, seed: int, **trainer_options: Any
+) -> Result:
+    """Train a model on all labels, in place, for use as a teacher."""
+    seed_everything(seed, verbose=False)
+    return run(Distiller(teacher), data, epochs=epochs, seed=seed, **trainer_options)[0]
+
+
+def versions() -> dict[str, str]:
+    """What a run's numbers depend on besides its config."""
+    import graphkd
+
+    return {
+        "graphkd": graphkd.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch_geometric": graphkd.torch_geometric.__version__,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+    }
+
+
+def _prepare_teacher(
+    teacher: nn.Module,
+    checkpoint: str | None,
+    data: LightningDataModule | None,
+    epochs: int,
+    seed: int,
+    options: dict[str, Any],
+) -> None:
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and path.exists():
+        teacher.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return
+    if data is None:
+        raise ValueError(f"needs a teacher_checkpoint that exists, or teacher_data to train one on, got {checkpoint!r}")
+    logger.info("no teacher weights at %s: training a teacher for %d epochs", path, epochs)
+    result = train_teacher(teacher, data, epochs=epochs, seed=seed, **options)
+    logger.info("teacher: test accuracy %.2f %%", 100 * result.accuracy)
+    teacher.requires_grad_(False)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(teacher.state_dict(), path)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

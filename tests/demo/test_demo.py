@@ -1,0 +1,85 @@
+import json
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from graphkd.demo import demo
+from graphkd.models import SmallCNN
+
+
+class Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.images, self.links = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.images.append(dict(attrs))
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    demo(seeds=2, epochs=1, student_width=2, out=str(out), progress=False)
+    return out
+
+
+def test_it_keeps_results_figures_report_and_checkpoints(folder):
+    kept = {path.name for path in folder.iterdir()}
+    assert kept == {
+        "checkpoints",
+        "results.json",
+        "report.html",
+        "curves.png",
+        "graphs.png",
+        "plans.png",
+        "transport.png",
+    }
+    assert len(list((folder / "checkpoints").iterdir())) == 1 + 3 * 2
+
+
+def test_results_name_config_versions_and_every_run(folder):
+    record = json.loads((folder / "results.json").read_text())
+    assert record["config"]["labels_per_class"] == 10
+    assert record["versions"]["torch"] == torch.__version__
+    assert {(run["method"], run["seed"]) for run in record["runs"]} == {
+        (method, seed) for method in ("alone", "kd", "otgd") for seed in (0, 1)
+    }
+    assert record["teacher"]["accuracy"] > 0.9
+
+
+def test_a_checkpoint_gives_the_accuracy_that_was_written(folder):
+    from graphkd.datasets import DigitsData
+
+    record = json.loads((folder / "results.json").read_text())
+    student = SmallCNN(2).eval()
+    student.load_state_dict(torch.load(folder / "checkpoints" / "student_otgd_seed1.pt", weights_only=True))
+    images, labels = DigitsData().test
+    with torch.no_grad():
+        accuracy = float((student(images).argmax(-1) == labels).float().mean())
+    written = next(run for run in record["runs"] if (run["method"], run["seed"]) == ("otgd", 1))
+    assert accuracy == pytest.approx(written["accuracy"], abs=1e-5)
+
+
+def test_the_report_is_one_page_with_all_figures(folder):
+    page = Page()
+    text = (folder / "report.html").read_text()
+    page.feed(text)
+    assert len(page.images) == 4
+    assert all(image["alt"] and image["src"].startswith("data:image/png;base64,") for image in page.images)
+    assert all(link.startswith(("data:", "#")) for link in page.links)
+    assert (folder / "report.html").stat().st_size < 5e6
+
+
+@pytest.mark.slow
+def test_a_second_demo_gives_the_same_numbers(folder, tmp_path):
+    demo(seeds=2, epochs=1, student_width=2, out=str(tmp_path), progress=False)
+    first, second = (json.loads((out / "results.json").read_text()) for out in (folder, tmp_path))
+
+    def numbers(record):
+        return [(run["method"], run["seed"], run["accuracy"], run["agreement"], run["curves"]["train/loss"])
+                for run in record["runs"]]  # fmt: skip
+
+    assert numbers(first) == numbers(second)

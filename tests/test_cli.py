@@ -1,0 +1,101 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import graphkd
+from graphkd.cli import main
+
+CONFIGS = Path(__file__).parent.parent / "examples" / "configs" / "digits"
+SHORT = ["--teacher_epochs", "1", "--trainer.enable_progress_bar", "false"]
+
+
+def train(folder, *more, config="otgd", epochs=1):
+    teacher = ["--teacher_checkpoint", str(folder / "teacher.pt")]
+    options = ["--config", str(CONFIGS / f"{config}.yaml"), "--epochs", str(epochs), *teacher, *SHORT]
+    return main(["train", *options, *more])
+
+
+def test_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.strip() == f"graphkd {graphkd.__version__}"
+
+
+def test_help_names_the_commands_and_not_every_class_of_torch(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(command in printed for command in ("demo", "train", "benchmark"))
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    printed = capsys.readouterr().out
+    assert "known subclasses" not in printed
+    assert "--resume" in printed
+    assert "Passes over the training data" in printed
+
+
+@pytest.mark.parametrize("config", ["alone", "kd", "otgd"])
+def test_each_config_trains_and_keeps_itself(tmp_path, capsys, config):
+    assert train(tmp_path, "--out", str(tmp_path / "run"), config=config) == 0
+    assert "test accuracy" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["result"]["epochs"] == 1
+    kept = (tmp_path / "run" / "config.yaml").read_text()
+    assert "epochs: 1" in kept
+
+
+def test_any_option_can_be_overridden(tmp_path):
+    assert train(tmp_path, "--out", str(tmp_path / "run"), "--criteria.otgd.init_args.k", "5", "--seed", "3") == 0
+    kept = (tmp_path / "run" / "config.yaml").read_text()
+    assert "k: 5" in kept
+    assert "seed: 3" in kept
+
+
+def test_a_mistake_is_one_line_and_status_two(tmp_path, capsys):
+    assert train(tmp_path, "--out", str(tmp_path / "run")) == 0
+    assert train(tmp_path, "--out", str(tmp_path / "run")) == 2
+    assert "graphkd: error: needs a folder without a run" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tmp_path / "nowhere")]) == 2
+    assert "--resume needs the folder of a run" in capsys.readouterr().err
+    assert train(tmp_path, "--out", str(tmp_path / "bad"), "--criteria.otgd.init_args.k", "0") == 2
+    assert "k needs an integer of at least 1, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_numbers(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert train(tmp_path, "--out", str(whole), epochs=4) == 0
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "graphkd", "train", "--config", str(CONFIGS / "otgd.yaml"), "--epochs", "4"]
+    command += ["--teacher_checkpoint", str(tmp_path / "teacher.pt"), *SHORT, "--out", str(cut)]
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    _wait_until(lambda: _epoch(cut) >= 1, running)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130, errors
+    assert f"graphkd train --resume {cut}" in errors
+    assert not (cut / "student.pt").exists()
+    assert main(["train", "--resume", str(cut)]) == 0
+    expected, came = (torch.load(folder / "student.pt", weights_only=True) for folder in (whole, cut))
+    assert all(torch.equal(came[name], value) for name, value in expected.items())
+
+
+def _epoch(folder):
+    try:
+        return torch.load(folder / "last.ckpt", weights_only=True)["epoch"]
+    except (OSError, RuntimeError, EOFError):
+        return -1
+
+
+def _wait_until(condition, process, seconds=120):
+    start = time.monotonic()
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() - start < seconds
+        time.sleep(0.02)
