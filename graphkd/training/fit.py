@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningDataModule, Trainer
+from lightning import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.parameter import is_lazy
 
@@ -109,6 +109,8 @@ def _infer_widths(module: DistillationModule, data: LightningDataModule) -> None
     distiller = module.distiller
     if not any(is_lazy(parameter) for parameter in distiller.parameters()):
         return
+    # Whatever was drawn before, a teacher's training for example, must not change the weights that are made now.
+    seed_everything(module.seed, verbose=False)
     inputs, labels = next(iter(data.train_dataloader()))
     distiller.eval()
     with torch.no_grad():
