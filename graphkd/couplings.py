@@ -75,9 +75,9 @@ class RowSoftmax:
     def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
         """Couple by a softmax over each row of the cost."""
         cost = _needed(cost, "the row softmax")
-        exponent = -cost / self.epsilon
-        f = -self.epsilon * torch.logsumexp(exponent + b.log().unsqueeze(-2), -1)
-        plan = a.unsqueeze(-1) * b.unsqueeze(-2) * (exponent + f.unsqueeze(-1) / self.epsilon).exp()
+        exponent = b.log().unsqueeze(-2) - cost / self.epsilon
+        f = -self.epsilon * torch.logsumexp(exponent, -1)
+        plan = a.unsqueeze(-1) * exponent.softmax(-1)
         error = marginal_error(plan, a, plan.detach().sum(-2))
         return Transport(
             plan=plan,

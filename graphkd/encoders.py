@@ -50,7 +50,7 @@ class GraphEncoder(nn.Module):
 
     def forward(self, features: Features, labels: Tensor | None = None) -> Hops:
         """The graph at each hop; labels, if given, become its ``y``."""
-        graph = self.build(features)
+        graph = copy.copy(self.build(features))
         if labels is not None:
             graph.y = labels
         x = graph.x if self.embed is None else self.embed(graph.x)

@@ -46,7 +46,7 @@ class FeatureExtractor:
     Raises:
         ValueError: At construction for a path that the model does not have, with near names; for a path inside a
             module compiled by ``torch.compile``, whose parts run no hooks. At the call for a module that did not run,
-            ran several times, returned no tensor, or whose output was overwritten in place.
+            ran several times, or whose output was overwritten in place, and for what is no tensor.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> extract = FeatureExtractor(model, {"feat": "2:input", "logits": "logits"})
@@ -80,13 +80,15 @@ class FeatureExtractor:
             for handle in handles:
                 handle.remove()
         if callable(self.spec):
-            return Extraction(output, dict(self.spec(output)))
+            return Extraction(output, _all_tensors(self.spec(output)))
         features = {}
         for name, source in self.spec.items():
             if name in self._taps:
                 features[name] = _only(name, str(source), caught[name])
+            elif isinstance(source, str):
+                features[name] = model_logits(output)
             else:
-                features[name] = model_logits(output) if isinstance(source, str) else source(output)
+                features[name] = _tensor(name, source(output), "its function of the model's output")
         return Extraction(output, features)
 
     def __repr__(self) -> str:
@@ -133,12 +135,14 @@ def vectors(features: Features, name: str) -> Tensor:
 
     Raises:
         KeyError: If it is not there.
-        ValueError: For feature maps and sequences, which somebody has to pool first.
+        ValueError: For feature maps and sequences, which somebody has to pool first, and for integers.
 
     >>> vectors({"feat": torch.zeros(2, 5, 1, 1)}, "feat").shape
     torch.Size([2, 5])
     """
     x = pick(features, name)
+    if not x.is_floating_point():
+        raise ValueError(f"feature {name!r} needs floating-point values, got {x.dtype}")
     if x.dim() >= 2 and x.shape[2:].numel() == 1:
         return x.flatten(1)
     raise ValueError(
@@ -151,21 +155,22 @@ def _parse(model: nn.Module, source: str) -> tuple[str, str]:
     path, _, end = source.partition(":")
     end = end or "output"
     known = dict(model.named_modules(remove_duplicate=False))
-    if path not in known or path == "":
-        near = difflib.get_close_matches(path, known, n=5, cutoff=0.3) or [name for name in known if name][:10]
-        raise ValueError(
-            f"needs the path of a module of {type(model).__name__}, got {path!r}; near names: {', '.join(near)}"
-        )
-    if end not in ("input", "output"):
-        raise ValueError(f"needs ':input' or ':output' after a module path, got {source!r}")
     parts = path.split(".")
     for ancestor in (".".join(parts[:i]) for i in range(len(parts))):
-        if _is_compiled(known[ancestor]):
+        if ancestor in known and _is_compiled(known[ancestor]):
             raise ValueError(
                 f"cannot see {path!r}: {ancestor or 'the model'} was compiled by torch.compile, and a compiled module "
                 "runs its parts without hooks. Give the module from before compiling, or let it return its features "
                 "and name a function of the output"
             )
+    if path not in known or path == "":
+        names = [name for name in known if name]
+        near = difflib.get_close_matches(path, names, n=5, cutoff=0.3) or names[:10]
+        raise ValueError(
+            f"needs the path of a module of {type(model).__name__}, got {path!r}; near names: {', '.join(near)}"
+        )
+    if end not in ("input", "output"):
+        raise ValueError(f"needs ':input' or ':output' after a module path, got {source!r}")
     return path, end
 
 
@@ -194,14 +199,22 @@ def _only(name: str, source: str, caught: list[tuple[Any, int]]) -> Tensor:
             f"feature {name!r} needs a module that runs once per forward, got {len(caught)} runs of {source!r}"
         )
     value, version = caught[0]
-    if not isinstance(value, Tensor):
-        raise ValueError(
-            f"feature {name!r} needs a tensor, got {type(value).__name__} from {source!r}: name a module inside it, or "
-            "a function of the model's output"
-        )
+    value = _tensor(name, value, f"{source!r}: name a module inside it, or a function of the model's output")
     if _version(value) != version:
         raise ValueError(
             f"feature {name!r}: what {source!r} gave was overwritten in place by a later module (an activation with "
             "inplace=True); name that module, or set inplace=False"
         )
     return value
+
+
+def _tensor(name: str, value: Any, source: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"feature {name!r} needs a tensor, got {type(value).__name__} from {source}")
+    return value
+
+
+def _all_tensors(found: Any) -> dict[str, Tensor]:
+    if not isinstance(found, Mapping):
+        raise ValueError(f"needs a function of the output that returns features by name, got {type(found).__name__}")
+    return {name: _tensor(name, value, "the function of the model's output") for name, value in found.items()}

@@ -140,7 +140,7 @@ def point_cloud(x: Rows, mass: Float[Tensor, "*b n"] | None = None) -> Data:
 
 
 def masses(graph: Data) -> Float[Tensor, "*b n"]:
-    """A graph's node masses; uniform, summing to one, where it carries none.
+    """A graph's node masses; uniform, summing to one, in float32 at least, where it carries none.
 
     >>> masses(point_cloud(torch.zeros(2, 3)))
     tensor([0.5000, 0.5000])
@@ -148,7 +148,7 @@ def masses(graph: Data) -> Float[Tensor, "*b n"]:
     if graph.get("mass") is not None:
         return graph.mass
     n = graph.x.shape[-2]
-    return torch.full((n,), 1 / n, dtype=graph.x.dtype, device=graph.x.device)
+    return torch.full((n,), 1 / n, dtype=torch.promote_types(graph.x.dtype, torch.float32), device=graph.x.device)
 
 
 def _key(x: Rows, on: Keys | None) -> Tensor:

@@ -131,6 +131,10 @@ class Term:
     teacher: int = 0
     networks: tuple[Network, Network] = ("student", "teacher")
 
+    def __post_init__(self) -> None:
+        for network in self.networks:
+            checks.one_of("networks", network, ("student", "teacher"))
+
 
 @final
 class Criterion(nn.Module):

@@ -105,7 +105,8 @@ def zscored_cosine(x: Rows, y: OtherRows) -> Pairs:
 def sqeuclidean(x: Rows, y: OtherRows) -> Pairs:
     r"""Squared Euclidean distance :math:`\|x_i - y_j\|^2`.
 
-    Computed as one matrix product after the rows are centred, so that a common offset does not cancel digits.
+    Computed as one matrix product after the rows are centred, so that a common offset does not cancel digits. Equal
+    rows are at distance zero, as are rows whose distance is lost in the rounding of that product.
 
     >>> sqeuclidean(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
     tensor([[25.]])
@@ -113,7 +114,11 @@ def sqeuclidean(x: Rows, y: OtherRows) -> Pairs:
     centre = y.mean(-2, keepdim=True).detach()
     x, y = x - centre, y - centre
     squares = x.square().sum(-1).unsqueeze(-1) + y.square().sum(-1).unsqueeze(-2)
-    return (squares - 2 * (x @ y.mT)).clamp_min(0)
+    distance = squares - 2 * (x @ y.mT)
+    # Below the rounding error of the product there is no distance, only noise whose root would not be small. The
+    # gradient does not suffer from it and is kept.
+    noise = distance < (8 + x.shape[-1] ** 0.5) * torch.finfo(x.dtype).eps * squares
+    return torch.where(noise, distance - distance.detach(), distance)
 
 
 @full_precision
@@ -147,18 +152,13 @@ class SoftmaxKL:
 
     def __call__(self, x: Rows, y: OtherRows) -> Pairs:
         """Map student and teacher logits to the matrix of divergences."""
-        return (
-            _softmax_kl(x, y)
-            if self.temperature == 1
-            else self.temperature**2 * _softmax_kl(x / self.temperature, y / self.temperature)
-        )
+        return full_precision(self._divergence)(x, y)
 
-
-@full_precision
-def _softmax_kl(x: Rows, y: OtherRows) -> Pairs:
-    student, teacher = x.log_softmax(-1), y.log_softmax(-1)
-    probability = teacher.exp()
-    return (probability * teacher).sum(-1).unsqueeze(-2) - student @ probability.mT
+    def _divergence(self, x: Rows, y: OtherRows) -> Pairs:
+        student, teacher = (x / self.temperature).log_softmax(-1), (y / self.temperature).log_softmax(-1)
+        probability = teacher.exp()
+        divergence = (probability * teacher).sum(-1).unsqueeze(-2) - student @ probability.mT
+        return self.temperature**2 * divergence
 
 
 def is_similarity(measure: Measure) -> bool:

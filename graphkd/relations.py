@@ -16,16 +16,15 @@ Square = Float[Tensor, "n n"]
 
 
 def by_mean(relation: Square) -> Square:
-    """Divided by the mean of its positive entries, as in relational knowledge distillation (RKD).
+    """Divided by the mean of its positive entries, as in relational knowledge distillation (RKD); as it is without any.
 
     >>> by_mean(torch.tensor([[0.0, 2.0], [4.0, 0.0]]))
     tensor([[0.0000, 0.6667],
             [1.3333, 0.0000]])
     """
     positive = relation > 0
-    return relation / ((relation * positive).sum() / positive.sum().clamp_min(1)).clamp_min(
-        torch.finfo(relation.dtype).tiny
-    )
+    mean = (relation * positive).sum() / positive.sum().clamp_min(1)
+    return relation / torch.where(mean > 0, mean, 1.0)
 
 
 @dataclass(frozen=True)
@@ -58,4 +57,4 @@ class Adjacency:
     def __call__(self, graph: Data) -> Tensor:
         """The dense adjacency matrix."""
         dense = to_dense_adj(graph.edge_index, edge_attr=graph.edge_weight, max_num_nodes=graph.num_nodes)[0]
-        return dense.T.to(graph.x.dtype)
+        return dense.T.to(torch.promote_types(dense.dtype, graph.x.dtype))

@@ -190,7 +190,7 @@ def _prepare(cost: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, 
     if checks.can_look(cost):
         difference = (a.sum(-1) - b.sum(-1)).abs() / a.sum(-1)
         if bool((difference > 1e-4).any()):
-            raise ValueError(f"a and b need equal sums, got sums that differ by {float(difference.max()):.3g} of a's")
+            raise ValueError(f"a and b need equal sums, got sums that differ by {difference.max().item():.3g} of a's")
     return cost.expand(*batch, n, m), a.expand(*batch, n), b.expand(*batch, m)
 
 
@@ -201,8 +201,8 @@ def _mass(name: str, mass: Tensor, size: int, cost: Tensor) -> Tensor:
     if checks.can_look(mass) and not bool(((mass >= 0) & (mass < torch.inf) & (mass.sum(-1, keepdim=True) > 0)).all()):
         checks.finite(name, mass)
         raise ValueError(
-            f"{name} needs masses of at least 0 with a sum above 0, got a smallest mass of {float(mass.min()):.3g} "
-            f"and a smallest sum of {float(mass.sum(-1).min()):.3g}"
+            f"{name} needs masses of at least 0 with a sum above 0, got a smallest mass of {mass.min().item():.3g} "
+            f"and a smallest sum of {mass.sum(-1).min().item():.3g}"
         )
     return mass.to(cost.dtype)
 

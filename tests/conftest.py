@@ -1,0 +1,30 @@
+import os
+import warnings
+
+import pytest
+import torch
+
+# Some releases of PyTorch Geometric warn when they are imported. graphkd keeps that quiet, but a test may come first.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import torch_geometric  # noqa: F401
+
+os.environ["MPLBACKEND"] = "Agg"
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs torch-scatter where there is none; fail instead where GRAPHKD_REQUIRE_SCATTER is set."""
+    if item.get_closest_marker("scatter") is None:
+        return
+    try:
+        import torch_scatter  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = f"torch-scatter cannot be imported ({error}); `make scatter` compiles it"
+        if os.environ.get("GRAPHKD_REQUIRE_SCATTER"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)

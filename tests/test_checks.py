@@ -1,0 +1,83 @@
+"""Each check raises a ValueError that says what was needed and what came."""
+
+import inspect
+
+import pytest
+import torch
+
+from graphkd import checks
+
+
+@pytest.fixture(autouse=True)
+def forget_what_was_logged() -> None:
+    checks.log_once.cache_clear()
+
+
+def refuses(check, *arguments, message):
+    # As users have it, without the run-time type checks of the tests.
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(check)(*arguments)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, 1e-30])
+def test_positive_takes_finite_numbers_above_zero(value):
+    checks.positive("epsilon", value)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1, float("nan"), float("inf"), True, "0.1", None, torch.tensor(1.0)])
+def test_positive_refuses_all_else(value):
+    refuses(checks.positive, "epsilon", value, message="epsilon needs a finite number above 0, got ")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "3", None])
+def test_at_least_refuses_smaller_numbers_and_what_is_no_integer(value):
+    checks.at_least("k", 1, 1)
+    refuses(checks.at_least, "k", value, 1, message=f"k needs an integer of at least 1, got {value!r}")
+
+
+def test_one_of_names_the_known_words():
+    checks.one_of("order", "rows", ("rows", "columns"))
+    refuses(checks.one_of, "order", "row", ("rows", "columns"), message="order needs one of rows, columns, got 'row'")
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        ([[1.0]], "x needs a tensor, got list"),
+        (torch.ones(2, 2, dtype=torch.int64), "x needs floating-point values, got torch.int64"),
+        (torch.ones(3), r"x needs rows of shape \(n, d\), got shape \(3,\)"),
+        (torch.ones(0, 3), r"x needs at least one row and one column, got shape \(0, 3\)"),
+        (torch.ones(3, 0), r"x needs at least one row and one column, got shape \(3, 0\)"),
+        (torch.tensor([[1.0, torch.nan], [torch.inf, 0.0]]), r"x needs finite values, got 2 NaN or infinite of 4"),
+    ],
+)
+def test_rows_refuses_what_is_no_matrix_of_finite_numbers(x, message):
+    refuses(checks.rows, "x", x, message=message)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_rows_takes_any_floating_precision_and_leading_axes(dtype):
+    checks.rows("x", torch.ones(2, 3, 4, dtype=dtype))
+
+
+def test_values_off_the_host_are_not_read():
+    x = torch.ones(2, 2, device="meta")
+    assert not checks.can_look(x)
+    assert checks.can_look(torch.ones(1))
+    # Reading a value of a meta tensor would raise.
+    checks.rows("x", x)
+
+
+def test_same_device_names_the_culprit():
+    here, there = torch.ones(1), torch.ones(1, device="meta")
+    checks.same_device(x=here, y=None, z=here)
+    with pytest.raises(ValueError, match="needs all tensors on one device, got x on cpu, y on meta"):
+        checks.same_device(x=here, y=there)
+
+
+def test_a_message_is_logged_the_first_time_only(caplog):
+    for _ in range(3):
+        checks.log_once("one")
+        checks.log_once("two")
+    assert [record.message for record in caplog.records] == ["one", "two"]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}

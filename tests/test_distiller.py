@@ -1,0 +1,515 @@
+"""The distiller: one loss per step, a teacher that nothing moves, a student that nothing clings to."""
+
+import copy
+import io
+from types import SimpleNamespace
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+from torch import nn
+from torch.nn import functional as F
+
+from graphkd import Criterion, Distiller, GraphEncoder, GraphLoss, Term, losses
+from graphkd.distiller import labelled_cross_entropy
+from graphkd.graphs import point_cloud
+from graphkd.measures import sqeuclidean
+
+FEAT = {"feat": "1"}
+
+
+def network(width):
+    return nn.Sequential(nn.Linear(6, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.5), nn.Linear(width, 3))
+
+
+def distiller_of(student, teacher, **kwargs):
+    options = {
+        "student_features": FEAT,
+        "teacher_features": FEAT,
+        "criteria": {"otgd": losses.otgd(embed_dim=6, k=3, weights=(1.0, 2.0, 0.5, 3.0)), "kd": losses.kd()},
+        "weights": {"task": 0.5, "otgd": 0.25, "kd": 2.0},
+    }
+    return Distiller(student, teacher, **{**options, **kwargs})
+
+
+def made(**kwargs):
+    torch.manual_seed(0)
+    return distiller_of(network(4), network(8), **kwargs)
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(9, 6, generator=generator), torch.randint(3, (9,), generator=generator)
+
+
+def state_of(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same_state(module, state):
+    return all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+
+
+def reloaded(thing):
+    file = io.BytesIO()
+    torch.save(thing, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+# The step
+
+
+def test_loss_is_the_weighted_sum_of_task_and_criteria(batch):
+    distiller = made().eval()
+    step = distiller(*batch)
+    x, labels = batch
+    student = {"feat": distiller.student[:2](x), "logits": distiller.student(x)}
+    teacher = {"feat": distiller.teacher[:2](x), "logits": distiller.teacher(x)}
+    task = F.cross_entropy(student["logits"], labels)
+    values = {name: criterion(student, teacher, labels).value for name, criterion in distiller.criteria.items()}
+    torch.testing.assert_close(step.output, student["logits"])
+    torch.testing.assert_close(step.logs["task"], task.detach())
+    for name, value in values.items():
+        torch.testing.assert_close(step.logs[name], value.detach())
+    torch.testing.assert_close(step.loss, 0.5 * task + 0.25 * values["otgd"] + 2.0 * values["kd"])
+
+
+def test_logs_agree_with_the_loss_and_carry_no_gradient(batch):
+    step = made()(*batch)
+    logs = step.logs
+    assert not any(value.requires_grad for value in logs.values())
+    assert all(value.shape == () for value in logs.values())
+    torch.testing.assert_close(logs["loss"], step.loss.detach())
+    torch.testing.assert_close(logs["loss"], logs["weighted/task"] + logs["weighted/otgd"] + logs["weighted/kd"])
+    for name, weight in {"task": 0.5, "otgd": 0.25, "kd": 2.0}.items():
+        torch.testing.assert_close(logs[f"weighted/{name}"], weight * logs[name])
+    for term, weight in {"f": 1.0, "g": 2.0, "gf": 0.5, "fg": 3.0}.items():
+        torch.testing.assert_close(logs[f"weighted/otgd/{term}"], 0.25 * weight * logs[f"otgd/{term}"])
+    terms = [logs[f"weighted/otgd/{term}"] for term in ("f", "g", "gf", "fg")]
+    torch.testing.assert_close(logs["weighted/otgd"], torch.stack(terms).sum())
+
+
+def test_logs_and_comparisons_are_named_after_criteria_and_terms(batch):
+    step = made()(*batch)
+    compared = {"otgd/f", "otgd/g", "otgd/gf", "otgd/fg", "kd/kd"}
+    parts = {"task", "otgd", "kd", *compared}
+    assert step.comparisons.keys() == compared
+    assert step.logs.keys() == (
+        {"loss"} | parts | {f"weighted/{part}" for part in parts} | {f"{name}/marginal_error" for name in compared}
+    )
+    for name in compared:
+        torch.testing.assert_close(step.logs[name], step.comparisons[name].value.detach())
+        torch.testing.assert_close(step.logs[f"{name}/marginal_error"], step.comparisons[name].marginal_error)
+
+
+def test_omitted_weights_are_one(batch):
+    step = made(weights=None)(*batch)
+    torch.testing.assert_close(step.loss.detach(), step.logs["task"] + step.logs["otgd"] + step.logs["kd"])
+
+
+def test_a_changed_weight_counts_from_the_next_step(batch):
+    distiller = made().eval()
+    distiller.weights["kd"] = 0.0
+    logs = distiller(*batch).logs
+    assert logs["weighted/kd"] == 0
+    torch.testing.assert_close(logs["loss"], logs["weighted/task"] + logs["weighted/otgd"])
+
+
+def test_double_precision_stays_double(batch):
+    distiller = made(task_loss=labelled_cross_entropy).double().eval()
+    x, labels = batch
+    step = distiller(x.double(), labels)
+    assert {value.dtype for value in (step.loss, *step.logs.values())} == {torch.float64}
+    expected = F.cross_entropy(distiller.student(x.double()), labels)
+    torch.testing.assert_close(step.logs["task"], expected.detach(), rtol=1e-12, atol=0)
+
+
+def test_under_autocast_the_loss_is_in_float32(batch):
+    distiller = made().eval()
+    expected = distiller(*batch).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        step = distiller(*batch)
+    assert step.output.dtype == torch.bfloat16
+    assert step.loss.dtype == torch.float32
+    # Only the networks ran in bfloat16, which keeps 8 bits.
+    torch.testing.assert_close(step.loss, expected, rtol=0.05, atol=0)
+    step.loss.backward()
+    assert all(p.grad.isfinite().all() for p in distiller.student.parameters())
+
+
+# The task
+
+
+def test_a_sample_without_label_is_left_out_of_the_task(batch):
+    distiller, (x, labels) = made().eval(), batch
+    some = torch.where(torch.arange(9) < 4, labels, -100)
+    logs = distiller(x, some).logs
+    torch.testing.assert_close(logs["task"], F.cross_entropy(distiller.student(x)[:4], labels[:4]).detach())
+    assert logs["kd"] == distiller(x, labels).logs["kd"]
+
+
+def test_a_batch_without_any_label_costs_nothing_in_the_task(batch):
+    x, _ = batch
+    step = made()(x, torch.full((9,), -100))
+    step.loss.backward()
+    assert step.logs["task"] == 0
+    assert step.loss.isfinite()
+
+
+def test_missing_labels_are_refused_where_the_task_has_weight(batch):
+    with pytest.raises(ValueError, match=r"the task has weight 0\.5 and needs labels, got none"):
+        made()(batch[0])
+
+
+def test_without_labels_a_task_of_no_weight_is_left_out(batch):
+    step = made(weights={"task": 0})(batch[0])
+    assert "task" not in step.logs
+    torch.testing.assert_close(step.loss.detach(), step.logs["otgd"] + step.logs["kd"])
+
+
+def test_another_task_loss_takes_logits_and_labels(batch):
+    distiller = made(task_loss=F.multi_margin_loss).eval()
+    x, labels = batch
+    expected = F.multi_margin_loss(distiller.student(x), labels)
+    torch.testing.assert_close(distiller(x, labels).logs["task"], expected.detach())
+
+
+class Tupled(nn.Module):
+    """A model that returns a pair without names."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.body, self.head = nn.Linear(6, width), nn.Linear(width, 3)
+
+    def forward(self, x):
+        feat = self.body(x)
+        return feat, self.head(feat)
+
+
+class Bodied(Tupled):
+    """A model that returns features and no logits at all."""
+
+    def forward(self, x):
+        return (super().forward(x)[0],)
+
+
+class Named(Tupled):
+    """A model that returns as transformers do, with arguments by name."""
+
+    def forward(self, pixels, shift=0.0):
+        feat, logits = super().forward(pixels + shift)
+        return SimpleNamespace(logits=logits, pooled=feat)
+
+
+def by_position(output):
+    return {"feat": output[0], "logits": output[1]}
+
+
+def first(output):
+    return output[0]
+
+
+def second(output):
+    return output[1]
+
+
+def pooled(output):
+    return output.pooled
+
+
+@pytest.mark.parametrize("spec", [by_position, {"feat": first, "logits": second}], ids=["one", "each"])
+def test_the_task_takes_the_logits_that_a_function_finds(batch, spec):
+    distiller = distiller_of(Tupled(4), Tupled(8), student_features=spec, teacher_features=by_position)
+    x, labels = batch
+    expected = F.cross_entropy(distiller.student(x)[1], labels)
+    torch.testing.assert_close(distiller(x, labels).logs["task"], expected.detach())
+
+
+def test_the_task_takes_the_models_own_logits_where_criteria_take_others(batch):
+    spec = {"feat": pooled, "logits": lambda output: 2 * output.logits}
+    distiller = distiller_of(Named(4), Named(8), student_features=spec, teacher_features={"feat": pooled})
+    x, labels = batch
+    logits = distiller.student(x).logits
+    logs = distiller(x, labels).logs
+    torch.testing.assert_close(logs["task"], F.cross_entropy(logits, labels).detach())
+    kd = losses.kd()({"logits": 2 * logits}, {"logits": distiller.teacher(x).logits}).value
+    torch.testing.assert_close(logs["kd"], kd.detach())
+
+
+def cloud(features):
+    return point_cloud(features["feat"])
+
+
+def test_a_model_without_logits_is_fine_where_the_task_has_no_weight(batch):
+    criterion = Criterion(
+        GraphEncoder(cloud, nn.Linear(4, 2)), GraphEncoder(cloud, nn.Linear(8, 2)), {"it": Term(GraphLoss(sqeuclidean))}
+    )
+    options = {"student_features": {"feat": first}, "teacher_features": {"feat": first}, "criteria": {"it": criterion}}
+    step = distiller_of(Bodied(4), Bodied(8), **options, weights={"task": 0})(*batch)
+    assert step.logs.keys() == {"loss", "it", "it/it", "it/it/marginal_error", "weighted/it", "weighted/it/it"}
+    with pytest.raises(ValueError, match="got tuple: name a function of the output as the feature 'logits'"):
+        distiller_of(Bodied(4), Bodied(8), **options, weights=None)(*batch)
+
+
+# What goes in
+
+
+def test_inputs_may_be_a_tensor_a_sequence_or_a_mapping(batch):
+    spec = {"feat": pooled}
+    distiller = distiller_of(Named(4), Named(8), student_features=spec, teacher_features=spec)
+    x, labels = batch
+    expected = distiller(x + 1, labels).loss
+    for inputs in ((x, 1.0), [x, 1.0], {"pixels": x, "shift": 1.0}):
+        torch.testing.assert_close(distiller(inputs, labels).loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("option", "match"),
+    [
+        ({"weights": {"crd": 1.0}}, "weights needs names among task, otgd, kd, got 'crd'"),
+        ({"weights": {"kd": -1.0}}, "the weight of 'kd' needs a finite number of at least 0, got -1.0"),
+        ({"weights": {"task": float("nan")}}, "the weight of 'task' needs .* got nan"),
+        ({"weights": {"otgd": float("inf")}}, "the weight of 'otgd' needs .* got inf"),
+        ({"criteria": {"task": losses.kd()}, "weights": None}, "no criterion can be named 'task'"),
+        ({"criteria": {"loss": losses.kd()}, "weights": None}, "no criterion can be named 'loss'"),
+        ({"criteria": {}, "weights": {"task": 0.0}}, "needs something to minimise, got no criterion and weight 0"),
+        ({"student_features": {"feat": "7"}}, "needs the path of a module of Sequential, got '7'"),
+        ({"teacher_features": {"feat": "head"}}, "needs the path of a module of Sequential, got 'head'"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_at_construction(option, match):
+    with pytest.raises(ValueError, match=match):
+        made(**option)
+
+
+def test_an_unknown_teacher_mode_is_refused():
+    with pytest.raises((ValueError, TypeCheckError)):  # With shape checks on, it does not get as far as ours.
+        made(teacher_mode="frozen")
+
+
+def test_a_missing_feature_is_named_with_those_that_are_there(batch):
+    with pytest.raises(KeyError, match=r"needs a feature named 'feat', got \['logits', 'pool'\]"):
+        made(student_features={"pool": "1"})(*batch)
+
+
+def test_a_network_that_gives_nan_is_refused(batch):
+    distiller = made()
+    nn.init.constant_(distiller.student[1].weight, torch.nan)
+    with pytest.raises(ValueError, match="needs finite values, got"):
+        distiller(*batch)
+
+
+def test_labels_of_another_batch_size_are_refused(batch):
+    x, labels = batch
+    with pytest.raises(ValueError, match=r"batch.size"):
+        made()(x, labels[:5])
+
+
+# The teacher
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_the_teacher_stays_in_eval_mode_whatever_train_is_called(mode):
+    distiller = made()
+    assert not distiller.teacher.training
+    parent = nn.ModuleDict({"distiller": distiller})
+    for call in (distiller.train, parent.train):
+        call(mode)
+        assert {module.training for module in distiller.teacher.modules()} == {False}
+        assert {module.training for module in distiller.student.modules()} == {mode}
+        assert {module.training for module in distiller.criteria.modules()} == {mode}
+    assert distiller.train(mode) is distiller
+
+
+def test_the_teacher_follows_train_if_asked_and_keeps_its_statistics_running(batch):
+    distiller = made(teacher_mode="train")
+    before = state_of(distiller.teacher)
+    assert distiller.teacher.training
+    distiller(*batch).loss.backward()
+    changed = {name for name, value in distiller.teacher.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert all(p.grad is None for p in distiller.teacher.parameters())
+    assert not distiller.eval().teacher.training
+    assert distiller.train().teacher.training
+
+
+def test_training_moves_the_student_and_the_projectors_and_never_the_teacher(batch):
+    distiller = made()
+    optimiser = torch.optim.SGD(distiller.learnable_parameters(), lr=0.1)
+    distiller(*batch)
+    before = {part: state_of(getattr(distiller, part)) for part in ("student", "teacher", "criteria")}
+    for _ in range(2):
+        optimiser.zero_grad()
+        distiller(*batch).loss.backward()
+        optimiser.step()
+    assert same_state(distiller.teacher, before["teacher"])
+    assert all(p.grad is None and not p.requires_grad for p in distiller.teacher.parameters())
+    for part in ("student", "criteria"):
+        for name, parameter in getattr(distiller, part).named_parameters():
+            assert not torch.equal(parameter, before[part][name]), f"{part}.{name}"
+
+
+def test_the_teacher_gets_no_gradient_even_where_it_is_unfrozen(batch):
+    distiller = made()
+    distiller.teacher.requires_grad_(True)
+    distiller(*batch).loss.backward()
+    assert all(p.grad is None for p in distiller.teacher.parameters())
+
+
+def test_a_teacher_that_shares_trainable_parameters_with_the_student_is_refused():
+    student = network(4)
+    with pytest.raises(ValueError, match=r"got 6 trainable ones of the student, such as '0\.weight'.*deepcopy"):
+        Distiller(student, student)
+    teacher = nn.Sequential(*network(4)[:4], student[4])
+    with pytest.raises(ValueError, match=r"got 2 trainable ones of the student, such as '4\.weight'"):
+        Distiller(student, teacher)
+    student[4].requires_grad_(False)
+    assert len(Distiller(student, teacher).learnable_parameters()) == 4
+
+
+def test_learnable_parameters_are_the_students_and_the_criterias():
+    distiller = made()
+    distiller.student[0].weight.requires_grad_(False)
+    found = {id(p) for p in distiller.learnable_parameters()}
+    wanted = [*distiller.student.parameters(), *distiller.criteria.parameters()]
+    assert found == {id(p) for p in wanted} - {id(distiller.student[0].weight)}
+    assert len(distiller.learnable_parameters()) == len(wanted) - 1
+
+
+def test_without_a_teacher_it_is_the_task_alone(batch):
+    distiller = Distiller(network(4)).eval()
+    step = distiller(*batch)
+    x, labels = batch
+    torch.testing.assert_close(step.loss, F.cross_entropy(distiller.student(x), labels))
+    assert step.logs.keys() == {"loss", "task", "weighted/task"}
+    assert step.comparisons == {}
+    distiller.load_state_dict(distiller.train().state_dict())
+    with pytest.raises(ValueError, match="criteria need a teacher, got none for kd"):
+        Distiller(network(4), criteria={"kd": losses.kd()})
+
+
+# State, copies, files
+
+
+def test_state_leaves_the_teacher_out_and_keeps_its_projector(batch):
+    distiller = made()
+    distiller(*batch)
+    keys = distiller.state_dict().keys()
+    assert {key.split(".")[0] for key in keys} == {"student", "criteria"}
+    assert {"student.0.weight", "criteria.otgd.student.embed.weight", "criteria.otgd.teacher.embed.weight"} <= keys
+    assert {key.removeprefix("student.") for key in keys if key.startswith("student.")} == (
+        distiller.student.state_dict().keys()
+    )
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_state_loads_strictly_and_leaves_the_teacher_as_it_is(batch, nested):
+    source, target = made(), made()
+    source(*batch)
+    target(*batch)
+    for parameter in source.parameters():
+        nn.init.normal_(parameter)
+    teacher = state_of(target.teacher)
+    a, b = (nn.ModuleDict({"part": d, "more": nn.Linear(2, 2)}) if nested else d for d in (source, target))
+    state = a.state_dict()
+    assert not any(key.startswith(("teacher.", "part.teacher.")) for key in state)
+    b.load_state_dict(state, strict=True)
+    assert same_state(target.student, source.student.state_dict())
+    assert same_state(target.criteria, source.criteria.state_dict())
+    assert same_state(target.teacher, teacher)
+    assert not same_state(target.teacher, source.teacher.state_dict())
+
+
+def test_a_key_that_is_missing_or_unknown_still_fails_to_load():
+    state = made().state_dict()
+    del state["student.0.weight"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*student\.0\.weight"):
+        made().load_state_dict(state)
+    state = {**made().state_dict(), "student.9.weight": torch.zeros(1)}
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*student\.9\.weight"):
+        made().load_state_dict(state)
+
+
+def test_the_student_alone_is_saved_without_a_trace(batch):
+    distiller = made()
+    distiller(*batch).loss.backward()
+    files = {}
+    for name, thing in {"student": distiller.student, "teacher": distiller.teacher, "all": distiller}.items():
+        file = io.BytesIO()
+        torch.save(thing, file)
+        files[name] = b"graphkd" in file.getvalue()
+    assert files == {"student": False, "teacher": False, "all": True}
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, reloaded], ids=["copied", "saved"])
+def test_a_used_distiller_can_be_copied_and_the_copy_is_independent(batch, duplicate):
+    distiller = made().eval()
+    expected = distiller(*batch).loss
+    copied = duplicate(distiller)
+    torch.testing.assert_close(copied(*batch).loss, expected, rtol=0, atol=0)
+    before = state_of(distiller)
+    optimiser = torch.optim.SGD(copied.learnable_parameters(), lr=0.1)
+    copied.train()(*batch).loss.backward()
+    optimiser.step()
+    assert all(p.grad is None for p in distiller.parameters())
+    assert same_state(distiller, before)
+    assert not torch.equal(copied.eval()(*batch).loss, expected)
+    torch.testing.assert_close(distiller(*batch).loss, expected, rtol=0, atol=0)
+    assert not copied.train().teacher.training
+    assert not any(key.startswith("teacher.") for key in copied.state_dict())
+
+
+def test_the_models_are_left_without_hooks(batch):
+    distiller = made()
+    distiller(*batch)
+    for module in (*distiller.student.modules(), *distiller.teacher.modules()):
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+
+
+# Whole models
+
+
+def test_a_resnet_of_torchvision_is_distilled_by_path():
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    student, teacher = models.resnet18(num_classes=5), models.resnet18(num_classes=5)
+    distiller = Distiller(
+        student,
+        teacher,
+        student_features={"feat": "avgpool"},
+        teacher_features={"feat": "avgpool"},
+        criteria={"otgd": losses.otgd(k=3)},
+    )
+    before = {name: state_of(model) for name, model in {"student": student, "teacher": teacher}.items()}
+    optimiser = torch.optim.SGD(distiller.learnable_parameters(), lr=0.01)
+    x, labels = torch.randn(6, 3, 32, 32), torch.arange(6) % 5
+    for _ in range(2):
+        optimiser.zero_grad()
+        step = distiller(x, labels)
+        step.loss.backward()
+        optimiser.step()
+        assert step.loss.isfinite()
+        assert step.comparisons["otgd/f"].graphs[0].x.shape == (6, 128)
+    assert same_state(teacher, before["teacher"])
+    assert not torch.equal(student.conv1.weight, before["student"]["conv1.weight"])
+    with pytest.raises(ValueError, match="'feat': what 'bn1' gave was overwritten in place"):
+        Distiller(student, teacher, student_features={"feat": "bn1"})(x, labels)
+
+
+def test_a_compiled_student_works_with_its_logits(batch):
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    student, teacher = network(4).eval(), network(8)
+    compiled = torch.compile(student, backend="eager")
+    kwargs = {"criteria": {"kd": losses.kd()}, "weights": None, "student_features": {}, "teacher_features": {}}
+    distiller = distiller_of(compiled, teacher, **kwargs).eval()
+    step = distiller(*batch)
+    step.loss.backward()
+    torch.testing.assert_close(step.loss, distiller_of(student, teacher, **kwargs).eval()(*batch).loss)
+    assert student[0].weight.grad.abs().max() > 0
+    with pytest.raises(ValueError, match=r"the model was compiled by torch\.compile"):
+        distiller_of(compiled, teacher)
+    torch.compiler.reset()

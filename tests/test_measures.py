@@ -1,0 +1,221 @@
+"""Pairwise measures against plain loops, and where rounding or equal rows would hurt."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from graphkd import measures
+from graphkd.measures import SoftmaxKL, cosine, cosine_distance, euclidean, inner, sqeuclidean, zscored_cosine
+
+
+def one_cosine(x: Tensor, y: Tensor) -> Tensor:
+    return (x * y).sum() / ((x * x).sum().sqrt() * (y * y).sum().sqrt())
+
+
+def one_kl(x: Tensor, y: Tensor, temperature: float) -> Tensor:
+    p, q = (y / temperature).softmax(0), (x / temperature).softmax(0)
+    return temperature**2 * sum(p[c] * (p[c].log() - q[c].log()) for c in range(len(p)))
+
+
+PAIRS = {
+    "inner": (inner, lambda x, y: sum(x[c] * y[c] for c in range(len(x)))),
+    "cosine": (cosine, one_cosine),
+    "cosine_distance": (cosine_distance, lambda x, y: 1 - one_cosine(x, y)),
+    "sqeuclidean": (sqeuclidean, lambda x, y: ((x - y) ** 2).sum()),
+    "euclidean": (euclidean, lambda x, y: ((x - y) ** 2).sum().sqrt()),
+    "kl": (SoftmaxKL(1), lambda x, y: one_kl(x, y, 1.0)),
+    "kl at 2.5": (SoftmaxKL(2.5), lambda x, y: one_kl(x, y, 2.5)),
+}
+ALL = [pair[0] for pair in PAIRS.values()] + [zscored_cosine]
+
+
+def sets(n: int = 4, m: int = 5, d: int = 3, batch: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(*batch, n, d, generator=generator, dtype=torch.float64)
+    y = torch.randn(*batch, m, d, generator=generator, dtype=torch.float64)
+    return x.requires_grad_(), y.requires_grad_()
+
+
+def weighted(matrix: Tensor) -> Tensor:
+    """A scalar to which every entry contributes differently."""
+    return (matrix * torch.linspace(-1, 2, matrix.numel(), dtype=matrix.dtype).reshape(matrix.shape)).sum()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_measure_equals_a_loop_over_pairs_in_value_and_gradient(name):
+    measure, pair = PAIRS[name]
+    x, y = sets()
+    wanted = torch.stack([torch.stack([pair(row, other) for other in y]) for row in x])
+    got = measure(x, y)
+    torch.testing.assert_close(got, wanted, atol=1e-12, rtol=0)
+    gradients = torch.autograd.grad(weighted(got), (x, y))
+    torch.testing.assert_close(gradients, torch.autograd.grad(weighted(wanted), (x, y)), atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("n, m", [(4, 4), (3, 5)])
+def test_zscored_cosine_equals_its_definition_in_value_and_gradient(n, m):
+    x, y = sets(n, m)
+    similarity = torch.stack([torch.stack([one_cosine(row, other) for other in y]) for row in x])
+    mean = sum(s for row in similarity for s in row) / (n * m)
+    variance = sum((s - mean) ** 2 for row in similarity for s in row) / (n * m - 1)
+    wanted = 1 - (similarity - mean) / variance.sqrt()
+    got = zscored_cosine(x, y)
+    torch.testing.assert_close(got, wanted, atol=1e-12, rtol=0)
+    gradients = torch.autograd.grad(weighted(got), (x, y))
+    torch.testing.assert_close(gradients, torch.autograd.grad(weighted(wanted), (x, y)), atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_batches_are_measured_one_by_one(measure):
+    x, y = sets(batch=(2, 3))
+    batched = measure(x, y)
+    assert batched.shape == (2, 3, 4, 5)
+    for i in range(2):
+        for j in range(3):
+            torch.testing.assert_close(batched[i, j], measure(x[i, j], y[i, j]), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_gradients_pass_gradcheck(measure):
+    assert torch.autograd.gradcheck(measure, sets())
+
+
+@pytest.mark.parametrize("measure", [inner, sqeuclidean, cosine, zscored_cosine, SoftmaxKL(3.0)])
+def test_gradients_pass_gradcheck_with_repeated_rows(measure):
+    x, y = (z.detach() for z in sets())
+    x[1], y[2], y[3] = x[0], x[0], y[0]
+    assert torch.autograd.gradcheck(measure, (x.requires_grad_(), y.requires_grad_()))
+
+
+@pytest.mark.parametrize("measure", [inner, sqeuclidean, SoftmaxKL(3.0)])
+def test_gradients_pass_gradcheck_with_zero_rows(measure):
+    x, y = (z.detach() for z in sets())
+    x[1], y[2] = 0, 0
+    assert torch.autograd.gradcheck(measure, (x.requires_grad_(), y.requires_grad_()))
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_zero_and_repeated_rows_have_finite_gradients(measure):
+    x, y = (z.detach() for z in sets())
+    x[0], x[1], y[2] = 0, y[0], 0
+    x.requires_grad_(), y.requires_grad_()
+    for gradient in torch.autograd.grad(weighted(measure(x, y)), (x, y)):
+        assert torch.isfinite(gradient).all()
+    (gradient,) = torch.autograd.grad(weighted(measure(x, x)), x)
+    assert torch.isfinite(gradient).all()
+
+
+def test_zero_rows_have_no_cosine():
+    assert cosine(torch.zeros(1, 3), torch.randn(2, 3)).tolist() == [[0.0, 0.0]]
+    assert measures.unit(torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_distance_zero_has_gradient_zero():
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    gaps = euclidean(x, x.detach())
+    (gradient,) = torch.autograd.grad(gaps.diagonal().sum(), x)
+    assert gaps.diagonal().tolist() == [0.0, 0.0, 0.0]
+    assert gradient.abs().sum() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n, d", [(16, 16), (64, 512), (128, 2048)])
+@pytest.mark.parametrize("measure", [sqeuclidean, euclidean])
+def test_equal_rows_are_at_distance_zero_whatever_rounds(measure, n, d, dtype):
+    # The root of a rounding error is large enough to count as a distance.
+    x = (torch.randn(n, d, dtype=dtype) + 1).relu()
+    x[3] = x[0]
+    gaps = measure(x, x)
+    assert gaps.diagonal().abs().max() == 0
+    assert gaps[0, 3] == gaps[3, 0] == 0
+    assert (gaps == 0).sum() == n + 2
+
+
+def test_squared_distance_keeps_its_gradient_where_its_value_is_lost_in_rounding():
+    x = torch.randn(8, 64, requires_grad=True)
+    y = x.detach() + 1e-5
+    lost = sqeuclidean(x, y)
+    assert lost.diagonal().abs().max() == 0
+    (gradient,) = torch.autograd.grad(lost.diagonal().sum(), x)
+    # 2 (x - y), off by the rounding of a sum of 64 products.
+    torch.testing.assert_close(gradient, torch.full_like(gradient, -2e-5), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("measure", [sqeuclidean, euclidean])
+def test_a_common_offset_does_not_cost_digits(measure):
+    x, y = (z.detach() for z in sets(6, 7, 5))
+    wanted = measure(x, y)
+    got = measure(x.float() + 1024, y.float() + 1024)
+    # Adding 1024 itself rounds each coordinate to 1e-4; without centring the error would be 1024 times as large.
+    torch.testing.assert_close(got.double(), wanted, atol=3e-3, rtol=0)
+
+
+def test_squared_distances_are_never_negative():
+    x = torch.randn(64, 32) * 100
+    assert (sqeuclidean(x, x + 1e-3 * torch.randn(64, 32)) >= 0).all()
+
+
+@pytest.mark.parametrize("measure", ALL)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_raised_before_anything_is_computed(measure, dtype):
+    x, y = (z.detach().to(dtype) for z in sets())
+    got = measure(x, y)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, measure(x.float(), y.float()), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_autocast_changes_nothing(measure):
+    x, y = (z.detach().float() for z in sets())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = measure(x, y)
+        half = measure(x.bfloat16(), y.bfloat16())
+    assert got.dtype == half.dtype == torch.float32
+    torch.testing.assert_close(got, measure(x, y), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_zscored_cosine_of_equal_rows_is_one_with_gradient_zero(dtype):
+    row = torch.randn(1, 7, dtype=dtype)
+    x, y = row.repeat(4, 1).requires_grad_(), row.repeat(6, 1).requires_grad_()
+    got = zscored_cosine(x, y)
+    assert got.tolist() == [[1.0] * 6] * 4
+    for gradient in torch.autograd.grad(weighted(got), (x, y)):
+        assert gradient.abs().sum() == 0
+
+
+def test_zscored_cosine_of_one_pair_is_one():
+    assert zscored_cosine(torch.randn(1, 3), torch.randn(1, 3)).item() == 1
+
+
+def test_zscored_cosine_does_not_depend_on_how_spread_the_similarities_are():
+    x, y = (z.detach() for z in sets(6, 7, 5))
+    far = torch.zeros(1, 6, dtype=x.dtype)
+    far[0, 5] = 100
+    crowded = zscored_cosine(F.pad(x, (0, 1)) + far, F.pad(y, (0, 1)) + far)
+    assert crowded.std().item() == pytest.approx(1, abs=1e-6)
+    assert zscored_cosine(x, y).std().item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1, 4.0])
+def test_softmax_kl_is_the_distillation_loss_on_the_diagonal(temperature):
+    x, y = sets(5, 5, 10)
+    log_student, teacher = (x / temperature).log_softmax(-1), (y / temperature).softmax(-1)
+    wanted = F.kl_div(log_student, teacher, reduction="batchmean") * temperature**2
+    got = SoftmaxKL(temperature)(x, y).diagonal().mean()
+    torch.testing.assert_close(got, wanted)
+    gradients = torch.autograd.grad(got, (x, y))
+    torch.testing.assert_close(gradients, torch.autograd.grad(wanted, (x, y)))
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, math.inf, math.nan])
+def test_softmax_kl_refuses_a_temperature_that_is_not_positive(temperature):
+    with pytest.raises(ValueError, match=f"temperature needs a finite number above 0, got {temperature}"):
+        SoftmaxKL(temperature)
+
+
+def test_only_cosine_and_inner_product_grow_with_likeness():
+    assert [measure for measure in ALL if measures.is_similarity(measure)] == [inner, cosine]

@@ -1,0 +1,116 @@
+"""Relations against plain loops, value and gradient."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphkd.graphs import knn_graph, point_cloud, similarity_graph
+from graphkd.measures import cosine, euclidean, sqeuclidean
+from graphkd.relations import Adjacency, Pairwise, by_mean
+
+
+def nodes(n: int = 5, d: int = 3) -> Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+
+
+def one_cosine(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y) / (x.norm() * y.norm())
+
+
+@pytest.mark.parametrize(
+    "measure, pair", [(cosine, one_cosine), (sqeuclidean, lambda x, y: (x - y).square().sum())], ids=["cos", "sq"]
+)
+def test_pairwise_equals_a_loop_in_value_and_gradient(measure, pair):
+    x = nodes()
+    wanted = torch.stack([torch.stack([pair(row, other) for other in x]) for row in x])
+    got = Pairwise(measure)(Data(x=x))
+    torch.testing.assert_close(got, wanted, atol=1e-12, rtol=0)
+    weight = torch.linspace(-1, 2, 25, dtype=x.dtype).reshape(5, 5)
+    (gradient,) = torch.autograd.grad((weight * got).sum(), x)
+    torch.testing.assert_close(gradient, torch.autograd.grad((weight * wanted).sum(), x)[0], atol=1e-12, rtol=0)
+
+
+def test_pairwise_is_cosine_unless_told():
+    graph = Data(x=nodes())
+    assert torch.equal(Pairwise()(graph), cosine(graph.x, graph.x))
+
+
+def test_normalised_distances_are_those_of_a_loop_over_pairs_apart():
+    x = nodes().detach()
+    apart = [(x[i] - x[j]).norm() for i in range(5) for j in range(5) if i != j]
+    mean = sum(apart) / 20
+    got = Pairwise(euclidean, by_mean)(Data(x=x))
+    for i in range(5):
+        for j in range(5):
+            wanted = 0.0 if i == j else float((x[i] - x[j]).norm() / mean)
+            assert float(got[i, j]) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_normalised_distances_do_not_count_the_diagonal_in_float32():
+    x = torch.randn(64, 512) + 1
+    got = Pairwise(euclidean, by_mean)(Data(x=x))
+    wanted = Pairwise(euclidean, by_mean)(Data(x=x.double()))
+    torch.testing.assert_close(got.double(), wanted, atol=1e-5, rtol=0)
+
+
+def test_normalised_distances_do_not_depend_on_scale():
+    x = nodes().detach()
+    relation = Pairwise(euclidean, by_mean)
+    torch.testing.assert_close(relation(Data(x=x)), relation(Data(x=7 * x)))
+
+
+def test_by_mean_averages_positive_entries_only():
+    relation = torch.tensor([[0.0, 2.0], [6.0, -4.0]], dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(by_mean(relation), relation / 4)
+    apart = torch.tensor([[0.5, 2.0], [6.0, 3.0]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(by_mean, apart)
+
+
+def test_by_mean_of_nothing_is_nothing_with_a_finite_gradient():
+    relation = torch.zeros(3, 3, requires_grad=True)
+    got = by_mean(relation)
+    assert got.abs().sum() == 0
+    (100 * (got - 1).square()).sum().backward()
+    assert torch.isfinite(relation.grad).all()
+    assert relation.grad.abs().max() < 1e4
+
+
+@pytest.mark.parametrize("measure", [euclidean, cosine])
+def test_collapsed_nodes_have_a_finite_gradient(measure):
+    x = torch.zeros(4, 3, requires_grad=True)
+    (Pairwise(measure, by_mean)(Data(x=x)) - 1).square().sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_adjacency_has_centres_in_rows_and_sources_in_columns():
+    graph = knn_graph(nodes(6).detach(), 2)
+    dense = Adjacency()(graph)
+    edges = {tuple(edge) for edge in graph.edge_index.T.tolist()}
+    for i in range(6):
+        for k in range(6):
+            assert dense[i, k] == float((k, i) in edges)
+    assert dense.sum(1).tolist() == [2.0] * 6
+    assert dense.sum(0).tolist() != [2.0] * 6
+
+
+def test_adjacency_of_a_weighted_graph_is_the_measure_with_its_gradient():
+    x = nodes()
+    got = Adjacency()(similarity_graph(x, loop=True))
+    torch.testing.assert_close(got, cosine(x, x), atol=1e-12, rtol=0)
+    weight = torch.linspace(-1, 2, 25, dtype=x.dtype).reshape(5, 5)
+    (gradient,) = torch.autograd.grad((weight * got).sum(), x)
+    torch.testing.assert_close(gradient, torch.autograd.grad((weight * cosine(x, x)).sum(), x)[0], atol=1e-12, rtol=0)
+
+
+def test_adjacency_without_edges_is_zero_and_keeps_nodes_that_nothing_joins():
+    assert Adjacency()(point_cloud(torch.ones(3, 2))).tolist() == [[0.0] * 3] * 3
+    graph = Data(x=torch.ones(4, 1), edge_index=torch.tensor([[1], [0]]))
+    assert Adjacency()(graph).shape == (4, 4)
+
+
+def test_adjacency_is_in_the_precision_of_the_nodes_but_never_half():
+    for dtype, wanted in [(torch.float16, torch.float32), (torch.float32, torch.float32), (torch.float64,) * 2]:
+        x = torch.randn(4, 3).to(dtype)
+        assert Adjacency()(similarity_graph(x)).dtype == wanted
+        assert Adjacency()(knn_graph(x, 2)).dtype == wanted
