@@ -11,10 +11,7 @@ from torch.nn import functional as F
 from graphkd import checks
 from graphkd.features import MODEL_OUTPUT, FeatureExtractor, Spec, model_logits
 from graphkd.loss import Criterion
-from graphkd.typing import Comparison, CriterionOutput, Features, Real
-
-UNLABELLED = -100
-"""The label of a sample whose class the student is not told."""
+from graphkd.typing import UNLABELLED, Comparison, CriterionOutput, Features, Real
 
 TASK = "task"
 """The name of the student's own loss among the weights and in the logs."""

@@ -10,6 +10,9 @@ from torch_geometric.data import Data
 Real = int | float
 """A number. Written out because checkers at run time take ``float`` literally and refuse 1."""
 
+UNLABELLED = -100
+"""The label of a sample whose class the student is not told."""
+
 Features = Mapping[str, Tensor]
 """A network's activations on one batch: ``feat`` (n d), ``map`` (n c h w), ``logits`` (n c), ``tokens`` (n t d)."""
 

@@ -140,6 +140,7 @@ def test_an_unknown_end_is_refused_at_construction(model):
         ("block.linear", "'feat': what 'block.linear' gave was overwritten in place"),
         ("block.act:input", "'feat': what 'block.act:input' gave was overwritten in place"),
     ],
+    ids=["unused", "twice", "tuple", "overwritten output", "overwritten input"],
 )
 @pytest.mark.parametrize("autograd", [True, False])
 def test_a_module_that_gives_no_sound_feature_is_refused(model, x, path, match, autograd):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from graphkd import checks
-from graphkd.distiller import UNLABELLED
+from graphkd.typing import UNLABELLED
 
 Images = tuple[Tensor, Tensor]
 

@@ -19,7 +19,6 @@ from graphkd.demo.report import COLUMNS, Run, rows, write_report
 from graphkd.distiller import Distiller
 from graphkd.loss import Criterion
 from graphkd.models import SmallCNN
-from graphkd.training.fit import silence_lightning
 from graphkd.training.run import Result, run, train_teacher, versions
 
 FEATURES = {"feat": "pool"}
@@ -72,7 +71,6 @@ def demo(
     """
     for name, value in (("seeds", seeds), ("epochs", epochs), ("student_width", student_width)):
         checks.at_least(name, value, 1)
-    silence_lightning()
     start = time.perf_counter()
     folder = Path(out)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)

@@ -57,6 +57,7 @@ def fit(
     Raises:
         ValueError: If a run is to be resumed whose folder has no checkpoint.
     """
+    _silence_lightning()
     _infer_widths(module, data)
     history = History()
     kept: list[Callback] = []
@@ -128,7 +129,7 @@ def _every_epoch(folder: Path) -> ModelCheckpoint:
     )
 
 
-def silence_lightning() -> None:
-    """Keep Lightning's notes on devices and tips out of a program's own output."""
+def _silence_lightning() -> None:
+    """Keep Lightning's notes on devices and products out of a program's own output; its warnings stay."""
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from graphkd.distiller import UNLABELLED, Distiller
+from graphkd.distiller import Distiller
 from graphkd.features import model_logits
+from graphkd.typing import UNLABELLED
 
 Batch = Sequence[Any]
 """Inputs and labels."""

@@ -5,6 +5,7 @@ import logging
 import platform
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from graphkd.distiller import Distiller
 from graphkd.loss import Criterion
-from graphkd.training.fit import LAST, evaluate, fit, silence_lightning
+from graphkd.training.fit import LAST, evaluate, fit
 from graphkd.training.history import History
 from graphkd.training.module import DistillationModule, LRSchedulerCallable, OptimizerCallable, sgd
 from graphkd.typing import Real
@@ -99,7 +100,6 @@ def train(
         raise ValueError(
             f"needs a folder without a run, got {folder}: --resume it, --overwrite it, or name another --out"
         )
-    silence_lightning()
     options = trainer or {}
     if teacher is not None:
         _prepare_teacher(teacher, teacher_checkpoint, teacher_data, teacher_epochs, seed, options)
@@ -165,15 +165,9 @@ def train_teacher(
 
 def versions() -> dict[str, str]:
     """What a run's numbers depend on besides its config."""
-    import graphkd
-
-    return {
-        "graphkd": graphkd.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torch_geometric": graphkd.torch_geometric.__version__,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-    }
+    packages = {name: version(name) for name in ("graphkd", "torch", "torch-geometric", "lightning", "numpy")}
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    return {"python": platform.python_version(), "machine": machine} | packages
 
 
 def _prepare_teacher(

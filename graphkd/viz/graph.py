@@ -75,7 +75,7 @@ def plot_graph(
     'student'
     """
     n = _num_nodes(graph)
-    labels = graph.get("y") if "y" in graph else labels
+    labels = graph.get("y") if labels is None else labels
     classes = None if labels is None else node_classes("labels", labels, n)
     places = graph_layout(graph) if positions is None else dict(positions)
     missing = [i for i in range(n) if i not in places]

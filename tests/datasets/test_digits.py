@@ -3,7 +3,7 @@ import torch
 
 from graphkd.datasets import DigitsData
 from graphkd.datasets.digits import TEST, TRAIN, VALIDATION, EpochShuffle
-from graphkd.distiller import UNLABELLED
+from graphkd.typing import UNLABELLED
 
 
 def test_splits_are_disjoint_and_cover_all_images():

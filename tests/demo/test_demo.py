@@ -1,5 +1,6 @@
 import json
 from html.parser import HTMLParser
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def test_it_keeps_results_figures_report_and_checkpoints(folder):
 def test_results_name_config_versions_and_every_run(folder):
     record = json.loads((folder / "results.json").read_text())
     assert record["config"]["labels_per_class"] == 10
-    assert record["versions"]["torch"] == torch.__version__
+    assert record["versions"]["torch"] == version("torch")
     assert {(run["method"], run["seed"]) for run in record["runs"]} == {
         (method, seed) for method in ("alone", "kd", "otgd") for seed in (0, 1)
     }

@@ -1,4 +1,5 @@
 import json
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def test_a_run_keeps_student_curves_and_results(tmp_path):
     assert {path.name for path in folder.iterdir()} == {LAST, "student.pt", "history.json", "results.json"}
     record = json.loads((folder / "results.json").read_text())
     assert record["result"]["accuracy"] == result.accuracy
-    assert record["versions"]["torch"] == torch.__version__
+    assert record["versions"]["torch"] == version("torch")
     assert len(json.loads((folder / "history.json").read_text())["train/kd"]) == 1
     student = SmallCNN(2)
     student.load_state_dict(torch.load(folder / "student.pt", weights_only=True))

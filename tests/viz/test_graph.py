@@ -55,7 +55,16 @@ def test_a_large_weight_pulls_more_than_a_small_one():
     star = torch.tensor([[0, 0, 0, 0], [1, 2, 3, 4]])
     at = graph_layout(Data(x=torch.zeros(5, 1), edge_index=star, edge_weight=torch.tensor([1.0, 1.0, 0.05, -1.0])))
     length = [np.linalg.norm(at[0] - at[i]) for i in range(1, 5)]
-    assert max(length[:2]) < min(length[2:])
+    assert 1.2 * max(length[:2]) < min(length[2:])
+
+
+def test_a_negative_weight_pulls_no_more_than_none():
+    star = torch.tensor([[0, 0, 0], [1, 2, 3]])
+    negative, none = (
+        graph_layout(Data(x=torch.zeros(4, 1), edge_index=star, edge_weight=torch.tensor([1.0, 0.5, weight])))
+        for weight in (-1.0, 0.0)
+    )
+    assert all(np.array_equal(negative[i], none[i]) for i in range(4))
 
 
 def test_each_joined_pair_is_drawn_once_without_self_loops():

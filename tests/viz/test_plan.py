@@ -55,6 +55,13 @@ def test_rows_are_students_and_columns_teachers():
     assert ax.images[0].get_extent() == [-0.5, 4.5, 2.5, -0.5]
 
 
+def test_equally_many_students_and_teachers_may_differ_in_class():
+    p = plan(3, 3)
+    ax = plot_plan(p, labels=[0, 1, 0], teacher_labels=[1, 0, 0])
+    assert np.array_equal(cells(ax), p.numpy()[np.ix_([0, 2, 1], [1, 2, 0])])
+    assert blocks(ax) == [(-0.5, -0.5, 2, 2), (1.5, 1.5, 1, 1)]
+
+
 def test_the_masses_of_a_class_on_itself_are_outlined():
     ax = plot_plan(plan(3, 5), labels=[1, 0, 1], teacher_labels=[1, 1, 0, 2, 0])
     assert blocks(ax) == [(-0.5, -0.5, 2, 1), (1.5, 0.5, 2, 2)]
