@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 from graphkd.typing import Real
 
@@ -54,6 +55,14 @@ def rows(name: str, x: Tensor) -> None:
     if x.numel() == 0:
         raise ValueError(f"{name} needs at least one row and one column, got shape {tuple(x.shape)}")
     finite(name, x)
+
+
+def nodes(name: str, graph: Data) -> Tensor:
+    """A graph's node attributes, checked as :func:`rows`."""
+    if graph.x is None:
+        raise ValueError(f"{name} needs a graph with attributes x, got {graph}")
+    rows(name, graph.x)
+    return graph.x
 
 
 def floating(name: str, x: Tensor) -> None:

@@ -64,8 +64,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, tuple[ArgumentParser, Callable[
         if name == "benchmark":
             sub.add_argument("what", choices=["step"], help="step: forward and backward of one training step")
         sub.add_argument("--config", action="config", help="a YAML file with these options")
-        hidden = {"resume"} if name == "train" else set()
-        sub.add_function_arguments(function, skip=hidden, fail_untyped=False)
+        sub.add_function_arguments(function, skip={"resume"} if name == "train" else None, fail_untyped=False)
         if name == "train":
             sub.add_argument("--resume", metavar="RUN", nargs="?", const=True, default=False, help=RESUME_HELP)
         commands.add_subcommand(name, sub, help=summary)

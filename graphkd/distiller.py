@@ -110,7 +110,7 @@ class Distiller(nn.Module):
         self._extract_teacher = None if teacher is None else FeatureExtractor(teacher, teacher_features or {})
         self.register_state_dict_post_hook(_leave_teacher_out)
         self.register_load_state_dict_pre_hook(_keep_teacher)
-        self.train(self.training)
+        self._set_teacher_mode()
 
     def forward(self, inputs: Any, labels: Tensor | None = None) -> Step:
         """One batch through both networks and all criteria.
@@ -139,9 +139,12 @@ class Distiller(nn.Module):
     def train(self, mode: bool = True) -> "Distiller":
         """Set training mode for all but the teacher, unless ``teacher_mode`` says otherwise."""
         super().train(mode)
-        if self.teacher is not None:
-            self.teacher.train(mode and self.teacher_mode == "train")
+        self._set_teacher_mode()
         return self
+
+    def _set_teacher_mode(self) -> None:
+        if self.teacher is not None:
+            self.teacher.train(self.training and self.teacher_mode == "train")
 
     def _teacher_features(self, inputs: Any) -> dict[str, Tensor]:
         """What the criteria see of the teacher; it does not run where nothing asks."""
@@ -166,10 +169,11 @@ class Distiller(nn.Module):
             logs[name] = value.detach()
             logs[f"weighted/{name}"] = self.weights[name] * value.detach()
         for name, result in outputs.items():
-            terms = self.criteria[name].terms
+            criterion = self.criteria[name]
+            assert isinstance(criterion, Criterion)
             for term, value in result.terms.items():
                 logs[f"{name}/{term}"] = value.detach()
-                logs[f"weighted/{name}/{term}"] = self.weights[name] * terms[term].weight * value.detach()
+                logs[f"weighted/{name}/{term}"] = self.weights[name] * criterion.terms[term].weight * value.detach()
                 logs[f"{name}/{term}/marginal_error"] = result.comparisons[term].marginal_error.amax()
         return logs
 
@@ -236,7 +240,8 @@ def _leave_teacher_out(module: nn.Module, state: dict[str, Tensor], prefix: str,
 
 def _keep_teacher(module: nn.Module, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
     """Loading a state without the teacher leaves the teacher as it is."""
-    if module.teacher is None:
+    teacher = module.teacher
+    if not isinstance(teacher, nn.Module):
         return
-    for key, value in module.teacher.state_dict(prefix=f"{prefix}teacher.").items():
+    for key, value in teacher.state_dict(prefix=f"{prefix}teacher.").items():
         state.setdefault(key, value)

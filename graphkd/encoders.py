@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from graphkd import checks
 from graphkd.measures import unit
 from graphkd.typing import Features
 
@@ -53,7 +54,8 @@ class GraphEncoder(nn.Module):
         graph = copy.copy(self.build(features))
         if labels is not None:
             graph.y = labels
-        x = graph.x if self.embed is None else self.embed(graph.x)
+        x = checks.nodes("an encoder's nodes", graph)
+        x = x if self.embed is None else self.embed(x)
         hops = [_with_nodes(graph, unit(x) if self.normalize else x)]
         for conv in self.convs:
             x = _convolve(conv, hops[-1])

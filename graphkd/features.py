@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from graphkd import checks
 from graphkd.typing import Features
 
 Adaptor = Callable[[Any], Tensor]
@@ -141,8 +142,8 @@ def vectors(features: Features, name: str) -> Tensor:
     torch.Size([2, 5])
     """
     x = pick(features, name)
-    if not x.is_floating_point():
-        raise ValueError(f"feature {name!r} needs floating-point values, got {x.dtype}")
+    checks.floating(f"feature {name!r}", x)
+    checks.finite(f"feature {name!r}", x)
     if x.dim() >= 2 and x.shape[2:].numel() == 1:
         return x.flatten(1)
     raise ValueError(

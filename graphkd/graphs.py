@@ -147,6 +147,8 @@ def masses(graph: Data) -> Float[Tensor, "*b n"]:
     """
     if graph.get("mass") is not None:
         return graph.mass
+    if graph.x is None:
+        raise ValueError(f"masses need node attributes x, got {graph}")
     n = graph.x.shape[-2]
     return torch.full((n,), 1 / n, dtype=torch.promote_types(graph.x.dtype, torch.float32), device=graph.x.device)
 
@@ -181,4 +183,6 @@ def _graphs(x: Rows, graph: Callable[[tuple[int, ...]], Data]) -> Data:
         return graph(())
     if x.dim() != 3:
         raise ValueError(f"x needs rows (n, d), or (b, n, d) for b graphs, got shape {tuple(x.shape)}")
-    return Batch.from_data_list([graph((i,)) for i in range(x.shape[0])])
+    batch = Batch.from_data_list([graph((i,)) for i in range(x.shape[0])])
+    assert isinstance(batch, Data)  # PyTorch Geometric makes Batch a subclass of Data at run time
+    return batch

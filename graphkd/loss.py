@@ -75,9 +75,15 @@ class GraphLoss(nn.Module):
 
     def compare(self, student: Data, teacher: Data) -> Comparison:
         """The scalar with everything it came from."""
-        self._check(student, teacher)
-        with torch.autocast(student.x.device.type, enabled=False):
-            cost = None if self.cost is None else self.cost(student.x, teacher.x)
+        x, y = checks.nodes("the student's nodes", student), checks.nodes("the teacher's nodes", teacher)
+        checks.same_device(student=x, teacher=y)
+        if self.cost is not None and x.shape[-1] != y.shape[-1]:
+            raise ValueError(
+                f"a cost needs student and teacher nodes of one width, got {x.shape[-1]} and {y.shape[-1]}: project "
+                "them, or compare relations only"
+            )
+        with torch.autocast(x.device.type, enabled=False):
+            cost = None if self.cost is None else self.cost(x, y)
             relations = None if self.relation is None else Relations(self.relation(student), self.relation(teacher))
             dtype = _dtype(cost, relations)
             transport = self.coupling(cost, relations, masses(student).to(dtype), masses(teacher).to(dtype))
@@ -85,16 +91,6 @@ class GraphLoss(nn.Module):
         return Comparison(
             value, transport.plan, cost, relations, transport.marginal_error, transport.converged, (student, teacher)
         )
-
-    def _check(self, student: Data, teacher: Data) -> None:
-        checks.rows("the student's nodes", student.x)
-        checks.rows("the teacher's nodes", teacher.x)
-        checks.same_device(student=student.x, teacher=teacher.x)
-        if self.cost is not None and student.x.shape[-1] != teacher.x.shape[-1]:
-            raise ValueError(
-                f"a cost needs student and teacher nodes of one width, got {student.x.shape[-1]} and "
-                f"{teacher.x.shape[-1]}: project them, or compare relations only"
-            )
 
     def extra_repr(self) -> str:
         """The parts that are not modules."""
@@ -132,6 +128,8 @@ class Term:
     networks: tuple[Network, Network] = ("student", "teacher")
 
     def __post_init__(self) -> None:
+        if not -float("inf") < self.weight < float("inf"):
+            raise ValueError(f"the weight of a term needs a finite number, got {self.weight!r}")
         for network in self.networks:
             checks.one_of("networks", network, ("student", "teacher"))
 

@@ -158,6 +158,8 @@ class SoftmaxKL:
         student, teacher = (x / self.temperature).log_softmax(-1), (y / self.temperature).log_softmax(-1)
         probability = teacher.exp()
         divergence = (probability * teacher).sum(-1).unsqueeze(-2) - student @ probability.mT
+        # Equal rows may come out below zero by a rounding error; their gradient is right and is kept.
+        divergence = divergence + (divergence.clamp_min(0) - divergence).detach()
         return self.temperature**2 * divergence
 
 

@@ -140,7 +140,8 @@ class TeacherPlan:
         """The teacher's own plan (m m)."""
         with torch.no_grad():
             mass = masses(teacher)
-            return self.coupling(self.cost(teacher.x, teacher.x), None, mass, mass).plan
+            x = checks.nodes("the teacher's nodes", teacher)
+            return self.coupling(self.cost(x, x), None, mass, mass).plan
 
 
 def _target(target: Target, plan: Tensor, graphs: tuple[Data, Data]) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import to_dense_adj
 
+from graphkd import checks
 from graphkd.measures import cosine
 from graphkd.typing import Measure
 
@@ -41,7 +42,8 @@ class Pairwise:
 
     def __call__(self, graph: Data) -> Tensor:
         """The relation matrix of a graph's node attributes."""
-        relation = self.measure(graph.x, graph.x)
+        x = checks.nodes("a pairwise relation's nodes", graph)
+        relation = self.measure(x, x)
         return relation if self.normalize is None else self.normalize(relation)
 
 
@@ -56,5 +58,8 @@ class Adjacency:
 
     def __call__(self, graph: Data) -> Tensor:
         """The dense adjacency matrix."""
-        dense = to_dense_adj(graph.edge_index, edge_attr=graph.edge_weight, max_num_nodes=graph.num_nodes)[0]
-        return dense.T.to(torch.promote_types(dense.dtype, graph.x.dtype))
+        x = checks.nodes("an adjacency's nodes", graph)
+        if graph.edge_index is None:
+            raise ValueError(f"an adjacency needs edges, got {graph}")
+        dense = to_dense_adj(graph.edge_index, edge_attr=graph.edge_weight, max_num_nodes=x.shape[0])[0]
+        return dense.T.to(torch.promote_types(dense.dtype, x.dtype))

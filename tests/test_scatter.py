@@ -24,7 +24,8 @@ class SegmentMax(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         source, target = edge_index[:, edge_index[1].argsort(stable=True)]
         ends = target.bincount(minlength=len(x)).cumsum(0)
-        return segment(self.linear(x)[source], nn.functional.pad(ends, (1, 0)), reduce="max")
+        # The sum with x shows a wrong scale, which the encoder's normalisation would hide.
+        return x + segment(self.linear(x)[source], nn.functional.pad(ends, (1, 0)), reduce="max")
 
 
 def max_sage(width: int, out_width: int) -> nn.Module:

@@ -90,10 +90,10 @@ class DigitsData(LightningDataModule):
 
 
 def _splits() -> tuple[Images, Images, Images]:
-    digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
+    pixels, digits = load_digits(return_X_y=True)
+    images = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
     images = (images - 0.305) / 0.376  # mean and deviation of all pixels
-    labels = torch.tensor(digits.target, dtype=torch.int64)
+    labels = torch.as_tensor(digits, dtype=torch.int64)
     rest, test = train_test_split(range(len(labels)), test_size=TEST, random_state=0, stratify=labels)
     train, validation = train_test_split(rest, test_size=VALIDATION, random_state=0, stratify=labels[rest])
     return tuple((images[part], labels[part]) for part in (train, validation, test))  # pyright: ignore

@@ -7,6 +7,7 @@ from statistics import mean, stdev
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from graphkd.datasets import DigitsData
 from graphkd.distiller import Distiller, Step
@@ -80,7 +81,7 @@ def write_report(
 
 def _figures(runs: Sequence[Run]) -> list[tuple[str, str, str, Figure]]:
     shown = next(run for run in runs if run.method == "otgd")
-    step = _look(shown.distiller)
+    step, labels = _look(shown.distiller)
     return [
         (
             "curves",
@@ -101,25 +102,25 @@ def _figures(runs: Sequence[Run]) -> list[tuple[str, str, str, Figure]]:
             "Transport plans before and after message passing",
             "From the student's images (rows) to the teacher's (columns), both sorted by digit. The terms f and g of "
             "OTGD pull these plans to the identity.",
-            _plans(step),
+            _plans(step, labels),
         ),
         (
             "transport",
             "The plan after message passing as a graph",
             "Student's images left, teacher's right; the wider an edge, the more mass it carries.",
-            _transport(step),
+            _transport(step, labels),
         ),
     ]
 
 
-def _look(distiller: Distiller) -> Step:
-    """Student and teacher on a few validation images of each digit, sorted."""
+def _look(distiller: Distiller) -> tuple[Step, Tensor]:
+    """Student and teacher on a few validation images of each digit, sorted, and the digits."""
     data = DigitsData()
     images, labels = data.validation
     chosen = torch.cat([(labels == digit).nonzero().squeeze(1)[:IMAGES_PER_CLASS] for digit in labels.unique()])
     distiller.eval()
     with torch.no_grad():
-        return distiller(images[chosen], labels[chosen])
+        return distiller(images[chosen], labels[chosen]), labels[chosen]
 
 
 def _curves(runs: Sequence[Run]) -> Figure:
@@ -142,9 +143,8 @@ def _graphs(step: Step) -> Figure:
     return figure
 
 
-def _plans(step: Step) -> Figure:
+def _plans(step: Step, labels: Tensor) -> Figure:
     before, after = step.comparisons["otgd/f"], step.comparisons["otgd/g"]
-    labels = before.graphs[0].y
     figure = Figure(figsize=(11, 5.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     plot_plan(before.plan, labels=labels, ax=left, title="before message passing (f)")
@@ -152,10 +152,10 @@ def _plans(step: Step) -> Figure:
     return figure
 
 
-def _transport(step: Step) -> Figure:
+def _transport(step: Step, labels: Tensor) -> Figure:
     after = step.comparisons["otgd/g"]
     figure = Figure(figsize=(7, 9), layout="constrained")
-    plot_transport(after.plan, labels=after.graphs[0].y, ax=figure.subplots())
+    plot_transport(after.plan, labels=labels, ax=figure.subplots())
     return figure
 
 

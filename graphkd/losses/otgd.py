@@ -90,7 +90,8 @@ def otgd(
         A criterion with the terms above. ``criterion.student.embed`` and ``.convs`` are the learned parts.
 
     Departures from the code: the sweeps run on the transposed problem (rows are student nodes), in the log domain where
-    the scaling domain could underflow; where all similarities are equal, the z-score is zero instead of NaN.
+    the scaling domain could underflow; the convolution's bias starts at zero; where all similarities are equal, the
+    z-score is zero instead of NaN.
 
     >>> import torch
     >>> criterion = otgd(16, 32, embed_dim=8, k=3)
@@ -151,6 +152,6 @@ def _convolution(conv: Conv, width: int) -> nn.Module:
     tag = TAGConv(width, width, K=1)
     # The published layer is one linear map of [x ; neighbours' mean], initialised as such: Xavier, gain of ReLU.
     deviation = nn.init.calculate_gain("relu") * (2 / (3 * width)) ** 0.5
-    for part in tag.lins:
-        nn.init.normal_(part.weight, std=deviation)
+    for weight in tag.lins.parameters():
+        nn.init.normal_(weight, std=deviation)
     return tag

@@ -182,7 +182,8 @@ def _prepare(cost: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, 
     a = uniform(n, cost) if a is None else _mass("a", a, n, cost)
     b = uniform(m, cost) if b is None else _mass("b", b, m, cost)
     try:
-        batch = torch.broadcast_shapes(cost.shape[:-2], a.shape[:-1], b.shape[:-1])
+        shapes = cost.shape[:-2], a.shape[:-1], b.shape[:-1]
+        batch = torch.Size(torch.broadcast_shapes(*shapes))  # pyright: ignore # torch does not type its arguments
     except RuntimeError as error:
         raise ValueError(
             f"needs leading axes that broadcast, got cost {tuple(cost.shape)}, a {tuple(a.shape)}, b {tuple(b.shape)}"
@@ -373,7 +374,7 @@ class _Envelope(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102 # pyright: ignore[reportIncompatibleMethodOverride]
         f, g, plan = ctx.saved_tensors
         scale = grad_value.unsqueeze(-1)
         centred_f = f - f.mean(-1, keepdim=True)
@@ -389,7 +390,7 @@ class _NoGradient(torch.autograd.Function):
         return plan.view_as(plan)
 
     @staticmethod
-    def backward(ctx: Any, grad_plan: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(ctx: Any, grad_plan: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102 # pyright: ignore[reportIncompatibleMethodOverride]
         raise ValueError(
             "the plan of an envelope solve has no gradient, got a loss that reads it: "
             "use gradient='unroll', or plan.detach() where it is a constant"

@@ -10,6 +10,8 @@ from graphkd.typing import Real
 from graphkd.viz.inputs import axes_or_new
 from graphkd.viz.palette import COLOURS, LINES
 
+MOST_INSIDE = 4
+
 
 def plot_history(
     curves: Mapping[str, Sequence[Sequence[Real]]],
@@ -22,7 +24,7 @@ def plot_history(
     """Draw the mean of several runs per epoch, and a band of one standard deviation around it.
 
     The deviation is the unbiased one over the runs; a single run has no band. The first epoch is 1. An epoch in which
-    a run is NaN or infinite is a gap: its mean is not known.
+    a run is NaN or infinite is a gap: its mean is not known. The legend of more than four curves stands beside them.
 
     Args:
         curves: By name, a list of runs (seeds), each a list with one number per epoch.
@@ -52,7 +54,15 @@ def plot_history(
             deviation = values.std(0, ddof=1)
             ax.fill_between(epochs, mean - deviation, mean + deviation, color=colour, alpha=0.18, lw=0)
     banded = any(len(values) > 1 for values in runs.values())
-    ax.legend(frameon=False, fontsize=8, title="mean ± one standard deviation" if banded else None, title_fontsize=8)
+    beside = len(runs) > MOST_INSIDE
+    ax.legend(
+        title="mean ± one standard deviation" if banded else None,
+        loc="center left" if beside else "best",
+        bbox_to_anchor=(1, 0.5) if beside else None,
+        frameon=False,
+        fontsize=8,
+        title_fontsize=8,
+    )
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.25, lw=0.6)
     ax.spines[["top", "right"]].set_visible(False)

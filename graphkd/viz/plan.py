@@ -79,7 +79,10 @@ def plot_plan(
     ax.figure.colorbar(image, cax=bar, label="mass", format=exponent, ticks=MaxNLocator(6))
     if n == m:
         _mark_pairing(ax, np.argsort(rows), np.argsort(columns))
-    if classes is not None:
+    if classes is None:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
         _mark_classes(ax, classes[0][rows], classes[1][columns], class_names)
     order = "" if classes is None else ", by class"
     means = "" if size == 1 else f"\n(means of blocks of up to {size} nodes)"

@@ -23,6 +23,7 @@ from graphkd.viz.inputs import (
 from graphkd.viz.palette import RIGHT, WRONG, draw_nodes
 
 MOST_NODES = 100
+NAME_HEIGHT = 0.033
 Classes = tuple[np.ndarray, np.ndarray]
 
 
@@ -41,7 +42,7 @@ def plot_transport(
     Mass on another class is highlighted; without labels, mass on another sample, if there are as many students as
     teachers. Only the strongest edges of each student are drawn, and the figure says which share of the mass they
     carry; the shares in the legend are of the whole plan. Beyond 100 nodes the masses are summed by class, and a node
-    is a class.
+    is a class. Class names that would overlap are left out.
 
     Args:
         plan: P (n m), or the comparison that holds it.
@@ -164,11 +165,13 @@ def _draw_side(
     ax.text(side, 1.03, name, ha="center", va="bottom", fontweight="bold")
     if classes is None:
         return
-    order = by_class(classes)
+    order, last = by_class(classes), 2.0
+    outer, align = (-0.05, "right") if side == 0 else (1.05, "left")
     for c, start, stop in class_spans(classes[order]):
-        outer, align = (-0.05, "right") if side == 0 else (1.05, "left")
         middle = float(heights[order[start:stop]].mean())
-        ax.text(outer, middle, class_name(c, class_names), ha=align, va="center", fontsize=8)
+        if last - middle >= NAME_HEIGHT:
+            ax.text(outer, middle, class_name(c, class_names), ha=align, va="center", fontsize=8)
+            last = middle
 
 
 def _legend(ax: Axes, matrix: np.ndarray, verdicts: np.ndarray, what: str) -> None:

@@ -1,20 +1,20 @@
 import numpy as np
 import pytest
-from matplotlib.collections import FillBetweenPolyCollection as Band
+from matplotlib.collections import PolyCollection
 
 from graphkd.viz import plot_history
 from graphkd.viz.inputs import axes_or_new
 
 
 def bands(ax):
-    return [c for c in ax.collections if isinstance(c, Band)]
+    return [c for c in ax.collections if isinstance(c, PolyCollection)]
 
 
 def test_the_line_is_the_mean_of_the_runs_from_epoch_one():
-    ax = plot_history({"otgd": [[0.2, 0.4, 0.9], [0.4, 0.8, 0.7]]})
+    ax = plot_history({"otgd": [[0.2, 0.4, 0.9], [0.4, 0.8, 0.7], [0.9, 0.6, 0.8]]})
     (line,) = ax.lines
     assert line.get_xdata().tolist() == [1, 2, 3]
-    assert np.allclose(line.get_ydata(), [0.3, 0.6, 0.8])
+    assert np.allclose(line.get_ydata(), [0.5, 0.6, 0.8])
 
 
 def test_the_band_is_one_unbiased_standard_deviation():
@@ -38,6 +38,13 @@ def test_curves_differ_in_colour_and_in_line_style():
     ax = plot_history({str(i): [[0, i]] for i in range(4)})
     assert len({line.get_color() for line in ax.lines}) == 4
     assert len({line.get_linestyle() for line in ax.lines}) == 4
+
+
+def test_the_legend_of_many_curves_stands_beside_them():
+    few, many = (plot_history({str(i): [[0, i]] for i in range(n)}) for n in (4, 5))
+    for ax, beside in ((few, False), (many, True)):
+        ax.figure.draw_without_rendering()
+        assert (ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1) == beside
 
 
 def test_a_diverged_epoch_is_a_gap():

@@ -37,6 +37,12 @@ def test_plan_without_labels_is_shown_as_given():
     assert blocks(ax) == []
 
 
+def test_a_plan_of_two_nodes_has_a_tick_per_node():
+    ax = plot_plan(plan(2, 2))
+    for ticks, (low, high) in ((ax.get_xticks(), ax.get_xlim()), (ax.get_yticks(), ax.get_ylim()[::-1])):
+        assert [tick for tick in ticks if low <= tick <= high] == [0, 1]
+
+
 def test_plan_rows_are_sorted_by_class():
     p, labels = plan(5, 5), [2, 0, -100, 2, 0]
     order = [1, 4, 0, 3, 2]

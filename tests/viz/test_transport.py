@@ -124,6 +124,14 @@ def test_large_plans_are_summed_by_class():
     assert np.allclose(widths / widths.max(), (mass / mass.max()).numpy(), atol=1e-5)
 
 
+def test_names_that_would_overlap_are_left_out():
+    ax = plot_transport(plan(80, 80), labels=list(range(80)))
+    for side, names in (("student", ax.texts[1:]), ("teacher", ax.texts[1:])):
+        found = [t for t in names if t.get_text() != "teacher" and (t.get_position()[0] < 0) == (side == "student")]
+        assert 20 < len(found) < 40
+        assert (-np.diff([t.get_position()[1] for t in found]) > 0.03).all()
+
+
 def test_students_and_teachers_may_differ_in_number():
     ax = plot_transport(plan(2, 120), labels=[0, 4], teacher_labels=[c % 5 for c in range(120)])
     assert list(heights(ax, 0)) == ["0", "4"]
