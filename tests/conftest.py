@@ -10,6 +10,7 @@ with warnings.catch_warnings():
     import torch_geometric  # noqa: F401
 
 os.environ["MPLBACKEND"] = "Agg"
+torch.set_num_threads(1)  # the tests' tensors are small: several threads take three times as long
 
 
 @pytest.fixture(autouse=True)

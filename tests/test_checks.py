@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 import torch
+from torch_geometric.data import Data
 
 from graphkd import checks
 
@@ -58,6 +59,22 @@ def test_rows_refuses_what_is_no_matrix_of_finite_numbers(x, message):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_rows_takes_any_floating_precision_and_leading_axes(dtype):
     checks.rows("x", torch.ones(2, 3, 4, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_finite_values_may_overflow_their_sum(dtype):
+    x = torch.full((4, 4), torch.finfo(dtype).max, dtype=dtype)
+    assert x.sum().isinf()
+    checks.rows("x", x)
+    x[0, 0], x[0, 1] = torch.inf, -torch.inf
+    refuses(checks.rows, "x", x, message="x needs finite values, got 2 NaN or infinite of 16")
+
+
+def test_nodes_are_the_checked_attributes_of_a_graph():
+    x = torch.ones(3, 2)
+    assert checks.nodes("the graph", Data(x=x)) is x
+    refuses(checks.nodes, "the graph", Data(num_nodes=3), message="the graph needs a graph with attributes x, got Data")
+    refuses(checks.nodes, "the graph", Data(x=0 / torch.zeros(3, 2)), message="the graph needs finite values, got 6")
 
 
 def test_values_off_the_host_are_not_read():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 from torch_geometric.nn import TAGConv
 from torch_geometric.utils import to_networkx
 
@@ -163,6 +163,18 @@ def test_topology_has_no_gradient_and_nodes_keep_theirs(build):
     assert not graph.edge_index.requires_grad
 
 
+@pytest.mark.parametrize("build", [knn_graph, threshold_graph])
+def test_nothing_is_recorded_for_a_gradient_that_topology_does_not_have(build):
+    recorded = []
+
+    def measure(x: Tensor, y: Tensor) -> Tensor:
+        recorded.append(x.requires_grad or y.requires_grad)
+        return sqeuclidean(x, y)
+
+    build(rows(6, 4).requires_grad_(), 2, measure=measure)
+    assert recorded == [False]
+
+
 @pytest.mark.parametrize("loop", [False, True])
 @pytest.mark.parametrize("measure", [cosine, sqeuclidean])
 def test_similarity_weights_are_the_dense_measure_with_its_gradient(measure, loop):
@@ -225,6 +237,11 @@ def test_masses_are_uniform_unless_given():
     assert torch.equal(masses(point_cloud(x, mass)), mass)
     assert masses(point_cloud(x, mass)).requires_grad
     assert point_cloud(x, mass).edge_index.shape == (2, 0)
+
+
+def test_masses_of_a_graph_without_attributes_are_refused():
+    with pytest.raises(ValueError, match="masses need node attributes x, got Data"):
+        masses(Data(num_nodes=3))
 
 
 def test_masses_follow_the_nodes_of_a_batch():

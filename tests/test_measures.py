@@ -211,6 +211,14 @@ def test_softmax_kl_is_the_distillation_loss_on_the_diagonal(temperature):
     torch.testing.assert_close(gradients, torch.autograd.grad(wanted, (x, y)))
 
 
+def test_softmax_kl_of_equal_rows_is_not_negative_and_keeps_its_gradient():
+    x = (5 * torch.randn(64, 100)).requires_grad_()
+    assert (SoftmaxKL(2.0)(x, x) >= 0).all()
+    copy = x.detach().double().requires_grad_()
+    gradient, wanted = (torch.autograd.grad(SoftmaxKL(2.0)(z, z.detach().roll(1, 0)).sum(), z)[0] for z in (x, copy))
+    torch.testing.assert_close(gradient.double(), wanted, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("temperature", [0, -1.0, math.inf, math.nan])
 def test_softmax_kl_refuses_a_temperature_that_is_not_positive(temperature):
     with pytest.raises(ValueError, match=f"temperature needs a finite number above 0, got {temperature}"):

@@ -114,3 +114,11 @@ def test_adjacency_is_in_the_precision_of_the_nodes_but_never_half():
         x = torch.randn(4, 3).to(dtype)
         assert Adjacency()(similarity_graph(x)).dtype == wanted
         assert Adjacency()(knn_graph(x, 2)).dtype == wanted
+
+
+def test_relations_refuse_graphs_that_lack_what_they_read():
+    with pytest.raises(ValueError, match="an adjacency needs edges, got Data"):
+        Adjacency()(Data(x=torch.ones(3, 2)))
+    for relation in (Adjacency(), Pairwise()):
+        with pytest.raises(ValueError, match="nodes needs a graph with attributes x, got Data"):
+            relation(Data(num_nodes=3, edge_index=torch.zeros(2, 0, dtype=torch.int64)))

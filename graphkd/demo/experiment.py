@@ -72,6 +72,9 @@ def demo(
     for name, value in (("seeds", seeds), ("epochs", epochs), ("student_width", student_width)):
         checks.at_least(name, value, 1)
     start = time.perf_counter()
+    # Networks this small gain nothing from a second thread, and with one the numbers do not depend on the cores.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     folder = Path(out)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     config = {
@@ -90,6 +93,7 @@ def demo(
             for name in METHODS
             for seed in range(seeds)
         ]
+    torch.set_num_threads(threads)
     table = rows(teacher_result, runs)
     _print(table)
     _keep(folder, config, runs, teacher_result)

@@ -181,6 +181,17 @@ def _prepare(cost: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, 
     n, m = cost.shape[-2:]
     a = uniform(n, cost) if a is None else _mass("a", a, n, cost)
     b = uniform(m, cost) if b is None else _mass("b", b, m, cost)
+    if not cost.shape[:-2] == a.shape[:-1] == b.shape[:-1]:
+        cost, a, b = _broadcast(cost, a, b)
+    if checks.can_look(cost):
+        total = a.sum(-1)
+        difference = (total - b.sum(-1)).abs() / total
+        if bool((difference > 1e-4).any()):
+            raise ValueError(f"a and b need equal sums, got sums that differ by {difference.max().item():.3g} of a's")
+    return cost, a, b
+
+
+def _broadcast(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     try:
         shapes = cost.shape[:-2], a.shape[:-1], b.shape[:-1]
         batch = torch.Size(torch.broadcast_shapes(*shapes))  # pyright: ignore # torch does not type its arguments
@@ -188,11 +199,7 @@ def _prepare(cost: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, 
         raise ValueError(
             f"needs leading axes that broadcast, got cost {tuple(cost.shape)}, a {tuple(a.shape)}, b {tuple(b.shape)}"
         ) from error
-    if checks.can_look(cost):
-        difference = (a.sum(-1) - b.sum(-1)).abs() / a.sum(-1)
-        if bool((difference > 1e-4).any()):
-            raise ValueError(f"a and b need equal sums, got sums that differ by {difference.max().item():.3g} of a's")
-    return cost.expand(*batch, n, m), a.expand(*batch, n), b.expand(*batch, m)
+    return cost.expand(*batch, *cost.shape[-2:]), a.expand(*batch, a.shape[-1]), b.expand(*batch, b.shape[-1])
 
 
 def _mass(name: str, mass: Tensor, size: int, cost: Tensor) -> Tensor:

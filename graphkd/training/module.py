@@ -30,9 +30,9 @@ class DistillationModule(LightningModule):
 
     Each epoch starts from a seed of its own, so that a run resumed at an epoch draws what an uninterrupted one draws.
 
-    Logged per epoch: every number of :class:`~graphkd.distiller.Step` under ``train/``; ``val/accuracy`` and, where
-    there is a teacher, ``val/agreement``, the share of images on which student and teacher choose one class; the same
-    under ``test/``.
+    Logged per epoch: the mean over samples of every number of :class:`~graphkd.distiller.Step` under ``train/``;
+    ``val/accuracy`` and, where there is a teacher, ``val/agreement``, the share of images on which student and teacher
+    choose one class; the same under ``test/``.
 
     Args:
         distiller: What to train.
@@ -58,6 +58,8 @@ class DistillationModule(LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.seed = seed
         self._started = 0.0
+        self._sums: dict[str, Tensor] = {}
+        self._seen = 0
 
     def configure_optimizers(self) -> Any:
         """The optimiser over student and criteria, with its schedule."""
@@ -67,18 +69,23 @@ class DistillationModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer)}}
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch."""
+        """Seed the epoch, and forget the last one's numbers."""
         seed_everything(self.seed * 1_000_003 + self.current_epoch, verbose=False)
+        self._sums, self._seen = {}, 0
         self._started = time.perf_counter()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch through the distiller."""
         inputs, labels = batch
         step = self.distiller(inputs, labels)
-        logs = {f"train/{name}": value for name, value in step.logs.items()}
-        self.log_dict(logs, on_step=False, on_epoch=True, batch_size=len(labels))
+        # Summed here, logged once an epoch: Lightning's averages would take longer than the step of a small model.
+        self._seen += len(labels)
+        for name, value in step.logs.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + len(labels) * value
         if self.trainer.is_last_batch:
-            self.log("seconds", time.perf_counter() - self._started, on_step=True, on_epoch=False)
+            means = {f"train/{name}": total / self._seen for name, total in self._sums.items()}
+            seconds = time.perf_counter() - self._started
+            self.log_dict(means | {"seconds": seconds}, on_step=True, on_epoch=False)
         return step.loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

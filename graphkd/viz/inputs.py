@@ -9,15 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from graphkd.typing import Comparison, Real
+from graphkd.typing import UNLABELLED, Comparison, Real
 
 Plan = Shaped[Tensor, "*b n m"] | Comparison
 """A plan (n m), rows are student nodes, or the comparison that holds it."""
 
 Labels = Shaped[Tensor, "..."] | Sequence[int]
 """One class index per node (n); -100 says that the node has none."""
-
-UNLABELLED = -100
 
 
 def plan_matrix(plan: Plan) -> np.ndarray:

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 
-from graphkd.typing import Real
-from graphkd.viz.inputs import UNLABELLED, by_class, class_name
+from graphkd.typing import UNLABELLED, Real
+from graphkd.viz.inputs import by_class, class_name
 
 COLOURS = (
     "#0072B2",

@@ -8,8 +8,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
+from graphkd.typing import UNLABELLED
 from graphkd.viz.inputs import (
-    UNLABELLED,
     Labels,
     Plan,
     axes_or_new,

@@ -9,8 +9,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from graphkd import checks
+from graphkd.typing import UNLABELLED
 from graphkd.viz.inputs import (
-    UNLABELLED,
     Labels,
     Plan,
     axes_or_new,
