@@ -23,7 +23,7 @@ COLUMNS = (
     "test accuracy, %",
     "agreement with the teacher, %",
     "parameters",
-    "of the criteria, while training",
+    "extra parameters, while training",
     "seconds per epoch",
 )
 

@@ -1,17 +1,18 @@
 """Sinkhorn's algorithm for entropic optimal transport, batched and differentiable."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from graphkd import checks
+from graphkd.ot.domains import Domain, Log, Scaling, in_domain
+from graphkd.ot.envelope import Envelope, NoGradient
 from graphkd.typing import Real, Transport
 
 Order = Literal["rows_first", "columns_first"]
-Domain = Literal["auto", "scaling", "log"]
 Gradient = Literal["envelope", "unroll"]
 Norm = Literal["l1", "max"]
 
@@ -106,15 +107,15 @@ def sinkhorn(
         torch.set_grad_enabled(torch.is_grad_enabled() and gradient == "unroll"),
     ):
         scale = _resolve(epsilon, cost)
-        kernel = _kernel(domain, cost, a, b, scale, stabilizer)
+        kernel = in_domain(domain, cost, a, b, scale, stabilizer)
         left, right, num_sweeps = _sweep(kernel, kernel.enter(g), b, num_iters, tol, tol_norm)
         f, g = kernel.potentials(left, right)
         plan = kernel.plan(left, right)
         value = (f * a).sum(-1) + (g * b).sum(-1)
     if gradient == "envelope":
-        value = _Envelope.apply(cost, a, b, f, g, plan, value)
+        value = Envelope.apply(cost, a, b, f, g, plan, value)
         # A compiler traces every backward it meets, and would trip over the refusal: there the plan is a constant.
-        plan = plan if torch.compiler.is_compiling() else _NoGradient.apply(cost, a, b, plan)
+        plan = plan if torch.compiler.is_compiling() else NoGradient.apply(cost, a, b, plan)
     error, worst = _errors(plan, a, b)
     return Transport(
         plan=plan.mT if flip else plan,
@@ -236,99 +237,8 @@ def _resolve(epsilon: Real | Relative, cost: Tensor) -> Tensor:
     return torch.where(spread > 0, epsilon.share * spread, 1.0)
 
 
-class _Log:
-    """Half-sweeps on the potentials themselves: stable at any epsilon.
-
-    It and :class:`_Scaling` have the same methods; left and right are row and column states in the domain's own units.
-    """
-
-    def __init__(self, cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor) -> None:
-        self.cost, self.a, self.b, self.epsilon = cost, a, b, epsilon
-
-    def enter(self, g: Tensor) -> Tensor:
-        return g
-
-    def rows(self, right: Tensor) -> Tensor:
-        return self._softmin(self.cost - right.unsqueeze(-2), self.b.unsqueeze(-2), -1)
-
-    def columns(self, left: Tensor) -> Tensor:
-        return self._softmin(self.cost - left.unsqueeze(-1), self.a.unsqueeze(-1), -2)
-
-    def _softmin(self, x: Tensor, mass: Tensor, axis: int) -> Tensor:
-        """-epsilon log sum mass exp(-x / epsilon), with finite gradients where the mass is zero."""
-        x = -x / self.epsilon
-        top = x.detach().masked_fill(mass == 0, -torch.inf).amax(axis, keepdim=True)
-        # Below exp(-80) nothing is added in float32, and subnormal numbers would make every sweep ten times slower.
-        total = (mass * (x - top).clamp(-80, 80).exp()).sum(axis)
-        return -self.epsilon.squeeze(axis) * (total.log() + top.squeeze(axis))
-
-    def ratio(self, old: Tensor, new: Tensor) -> Tensor:
-        # A ratio of infinity would make NaN of a zero mass.
-        return ((old - new) / self.epsilon.squeeze(-1)).clamp_max(80).exp()
-
-    def potentials(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        return left, right
-
-    def plan(self, left: Tensor, right: Tensor) -> Tensor:
-        exponent = (left.unsqueeze(-1) + right.unsqueeze(-2) - self.cost) / self.epsilon
-        return self.a.unsqueeze(-1) * self.b.unsqueeze(-2) * exponent.clamp(-80, 80).exp()
-
-
-class _Scaling:
-    """Half-sweeps on exp(f / epsilon), exp(g / epsilon): one matrix-vector product each.
-
-    The row minimum of the cost is taken out of the kernel so that every row has an entry of one; the row potentials put
-    it back. A stabilizer would not commute with that, so there the kernel stays as published.
-    """
-
-    def __init__(self, cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, stabilizer: Real) -> None:
-        self.a, self.b, self.epsilon, self.stabilizer = a, b, epsilon, stabilizer
-        low = cost.detach().amin(-1, keepdim=True)
-        self.low = torch.zeros_like(low) if stabilizer else low
-        self.kernel = ((self.low - cost) / epsilon).exp()
-
-    def enter(self, g: Tensor) -> Tensor:
-        return (g / self.epsilon.squeeze(-1)).exp()
-
-    def rows(self, right: Tensor) -> Tensor:
-        return self._inverse((self.kernel @ (self.b * right).unsqueeze(-1)).squeeze(-1))
-
-    def columns(self, left: Tensor) -> Tensor:
-        return self._inverse(((self.a * left).unsqueeze(-2) @ self.kernel).squeeze(-2))
-
-    def _inverse(self, sums: Tensor) -> Tensor:
-        return (sums + self.stabilizer if self.stabilizer else sums).reciprocal()
-
-    def ratio(self, old: Tensor, new: Tensor) -> Tensor:
-        return old / new
-
-    def potentials(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        epsilon = self.epsilon.squeeze(-1)
-        return epsilon * left.log() + self.low.squeeze(-1), epsilon * right.log()
-
-    def plan(self, left: Tensor, right: Tensor) -> Tensor:
-        return (self.a * left).unsqueeze(-1) * self.kernel * (self.b * right).unsqueeze(-2)
-
-
-def _kernel(domain: Domain, cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, stabilizer: Real) -> _Log | _Scaling:
-    if domain == "auto":
-        domain = "scaling" if stabilizer > 0 or _scaling_is_safe(cost, epsilon) else "log"
-    if domain == "scaling":
-        return _Scaling(cost, a, b, epsilon, stabilizer)
-    return _Log(cost, a, b, epsilon)
-
-
-def _scaling_is_safe(cost: Tensor, epsilon: Tensor) -> bool:
-    """Whether no entry of exp(-M / epsilon) can underflow; only asked where looking is free."""
-    if not checks.can_look(cost):
-        return False
-    with torch.no_grad():
-        spread = (cost.amax((-2, -1), keepdim=True) - cost.amin((-2, -1), keepdim=True)) / epsilon
-        return bool((spread < (40 if cost.dtype == torch.float32 else 300)).all())
-
-
 def _sweep(
-    kernel: _Log | _Scaling, right: Tensor, b: Tensor, num_iters: int, tol: Real | None, tol_norm: Norm
+    kernel: Log | Scaling, right: Tensor, b: Tensor, num_iters: int, tol: Real | None, tol_norm: Norm
 ) -> tuple[Tensor, Tensor, Int[Tensor, "*b"]]:
     """Run the sweeps; a problem that met the tolerance is frozen, and on the CPU the loop ends when all have."""
     left = kernel.rows(right)
@@ -367,38 +277,3 @@ def _errors(plan: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         if not bool(((rows.sum(-1) / mass - 1).abs() < 1e-2).all()):
             checks.log_once("a transport plan lost or gained more than 1 % of its mass: see Transport.marginal_error")
     return error, row_gap.amax(-1).maximum(column_gap.amax(-1))
-
-
-class _Envelope(torch.autograd.Function):
-    """The value's gradient at the solution: dM = P, da = f, db = g (centred: masses move along equal sums)."""
-
-    @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, plan: Tensor, value: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(f, g, plan)
-        return value.view_as(value)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102 # pyright: ignore[reportIncompatibleMethodOverride]
-        f, g, plan = ctx.saved_tensors
-        scale = grad_value.unsqueeze(-1)
-        centred_f = f - f.mean(-1, keepdim=True)
-        centred_g = g - g.mean(-1, keepdim=True)
-        return scale.unsqueeze(-1) * plan, scale * centred_f, scale * centred_g, None, None, None, None
-
-
-class _NoGradient(torch.autograd.Function):
-    """The plan of an envelope solve: a loss that reads it is refused, where a constant would silently teach nothing."""
-
-    @staticmethod
-    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, plan: Tensor) -> Tensor:  # noqa: D102
-        return plan.view_as(plan)
-
-    @staticmethod
-    def backward(ctx: Any, grad_plan: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102 # pyright: ignore[reportIncompatibleMethodOverride]
-        raise ValueError(
-            "the plan of an envelope solve has no gradient, got a loss that reads it: "
-            "use gradient='unroll', or plan.detach() where it is a constant"
-        )
