@@ -1,6 +1,6 @@
 """The two number systems that Sinkhorn's half-sweeps run in.
 
-:class:`Log` and :class:`Scaling` have the same methods. A state is what the sweeps pass on, one number per row (left) or
+:class:`Log` and :class:`Scaling` have the same methods. A state is what the sweeps pass on, a number per row (left) or
 column (right), in the domain's own units; ``potentials`` and ``plan`` turn a pair of states into what a caller sees.
 """
 
@@ -42,7 +42,7 @@ class Log:
         return -self.epsilon.squeeze(axis) * (total.log() + top.squeeze(axis))
 
     def ratio(self, old: Tensor, new: Tensor) -> Tensor:
-        """By what factor the column sums stand off b after the rows moved: exp((old - new) / epsilon) of the potentials."""
+        """By what factor the columns sum to more than b once the rows moved: exp((g_old - g_new) / epsilon)."""
         # A ratio of infinity would make NaN of a zero mass.
         return ((old - new) / self.epsilon.squeeze(-1)).clamp_max(80).exp()
 
@@ -85,7 +85,7 @@ class Scaling:
         return (sums + self.stabilizer if self.stabilizer else sums).reciprocal()
 
     def ratio(self, old: Tensor, new: Tensor) -> Tensor:
-        """By what factor the column sums stand off b after the rows moved: exp((old - new) / epsilon) of the potentials."""
+        """By what factor the columns sum to more than b once the rows moved: exp((g_old - g_new) / epsilon)."""
         return old / new
 
     def potentials(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
