@@ -21,8 +21,10 @@ Batch = Sequence[Any]
 OptimizerCallable = Callable[[Iterable], Optimizer]
 LRSchedulerCallable = Callable[[Optimizer], LRScheduler]
 
-sgd: OptimizerCallable = partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=5e-4)
-"""The field's usual optimiser."""
+
+def sgd(parameters: Iterable) -> Optimizer:
+    """The field's usual optimiser: stochastic gradient descent, rate 0.05, momentum 0.9, weight decay 5e-4."""
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4)
 
 
 class DistillationModule(LightningModule):
