@@ -1,6 +1,7 @@
 """What a criterion's step costs, as a share of the student's own training step."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,4 +99,4 @@ def _print(timings: dict[str, Timing], batch_size: int, width: int, rounds: int,
             f"{100 * share.median:.2f} %",
             f"{100 * share.low:.2f} .. {100 * share.high:.2f} %",
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -1,6 +1,7 @@
 """The demo: a digits teacher, a small student with few labels, alone, with KD and with OTGD, and a report."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -170,7 +171,7 @@ def _print(table: list[tuple[str, ...]]) -> None:
         shown.add_column(column, justify="left" if column == COLUMNS[0] else "right")
     for row in table:
         shown.add_row(*row)
-    Console().print(shown)
+    Console(width=None if sys.stdout.isatty() else 120).print(shown)
 
 
 def _keep(folder: Path, config: dict[str, object], runs: list[Run], teacher: Result) -> None:
