@@ -18,6 +18,14 @@ from graphkd.training.run import train
 CONFIG = "config.yaml"
 """The config's name in a run's folder."""
 
+EXAMPLES = {
+    "train": "Example: graphkd train --config examples/configs/digits/otgd.yaml --epochs 10 "
+    "--criteria.otgd.init_args.k 4. Models, data and criteria are named by their import path (class_path) with their "
+    "arguments (init_args); the configs in examples/configs show how.",
+    "benchmark": "Example: graphkd benchmark step --batch_size 128 --rounds 50",
+}
+"""What stands at the end of a command's help."""
+
 RESUME_HELP = """Go on with the run in a folder, from its last checkpoint and with its own config, to the numbers of an
 uninterrupted run. Without a folder: the one that the config's 'out' names."""
 
@@ -60,7 +68,11 @@ def _parser() -> tuple[ArgumentParser, dict[str, tuple[ArgumentParser, Callable[
         "benchmark": (benchmark_step, "time a criterion's step against the student's own"),
     }
     for name, (function, summary) in described.items():
-        sub = ArgumentParser(description=f"{summary[0].upper()}{summary[1:]}.", formatter_class=_Formatter)
+        sub = ArgumentParser(
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=EXAMPLES.get(name),
+            formatter_class=_Formatter,
+        )
         if name == "benchmark":
             sub.add_argument("what", choices=["step"], help="step: forward and backward of one training step")
         sub.add_argument("--config", action="config", help="a YAML file with these options")
