@@ -13,6 +13,7 @@ from lightning import seed_everything
 import graphkd
 from graphkd.benchmark.step import benchmark_step
 from graphkd.demo import demo
+from graphkd.training.fit import LAST
 from graphkd.training.run import train
 
 CONFIG = "config.yaml"
@@ -47,9 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
         if config.subcommand is None:
             parser.print_help()
             return 0
-        return _run(parser, functions, config)
+        return _run(functions, config)
     except (ValueError, KeyError) as error:
-        print(f"graphkd: error: {error}", file=sys.stderr)
+        print(f"graphkd: error: {error.args[0]}", file=sys.stderr)
         return 2
 
 
@@ -86,6 +87,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, tuple[ArgumentParser, Callable[
 
 def _resumed(arguments: list[str]) -> list[str]:
     """Replace ``train --resume RUN`` by the run's own config and folder."""
+    arguments = [part for argument in arguments for part in re.split(r"(?<=^--resume)=", argument, maxsplit=1)]
     if arguments[:1] != ["train"] or "--resume" not in arguments:
         return arguments
     at = arguments.index("--resume")
@@ -98,7 +100,7 @@ def _resumed(arguments: list[str]) -> list[str]:
     return ["train", "--config", str(folder / CONFIG), *rest, "--out", str(folder), "--resume"]
 
 
-def _run(parser: ArgumentParser, functions: dict[str, Any], config: Namespace) -> int:
+def _run(functions: dict[str, Any], config: Namespace) -> int:
     name = config.subcommand
     sub, function = functions[name]
     chosen = config[name].clone()
@@ -113,19 +115,24 @@ def _run(parser: ArgumentParser, functions: dict[str, Any], config: Namespace) -
     try:
         result = function(**options)
     except (KeyboardInterrupt, SystemExit):
-        again = f"; go on with: graphkd train --resume {chosen.out}" if name == "train" else ""
-        print(f"graphkd: interrupted{again}", file=sys.stderr)
+        print(f"graphkd: interrupted; {_how_to_go_on(name, chosen)}", file=sys.stderr)
         return 130
     if name == "train":
         print(f"test accuracy {100 * result.accuracy:.2f} %, kept in {chosen.out}")
     return 0
 
 
+def _how_to_go_on(name: str, chosen: Namespace) -> str:
+    if name == "train" and (Path(chosen.out) / LAST).exists():
+        return f"go on with: graphkd train --resume {chosen.out}"
+    return "nothing to resume yet, start it again"
+
+
 def _keep_config(sub: ArgumentParser, chosen: Namespace, resume: bool) -> None:
     folder = Path(chosen.out)
     if resume and not (folder / CONFIG).exists():
         raise ValueError(f"--resume needs the folder of a run, with a {CONFIG}, got {folder}")
-    if not resume and not (folder / CONFIG).exists() or chosen.overwrite:
+    if not resume and (chosen.overwrite or not (folder / LAST).exists()):
         folder.mkdir(parents=True, exist_ok=True)
         kept = chosen.clone()
         kept.pop("config", None)

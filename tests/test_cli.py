@@ -57,6 +57,39 @@ def test_any_option_can_be_overridden(tmp_path):
     assert "seed: 3" in kept
 
 
+def test_a_run_that_never_began_leaves_no_stale_config(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("epochs: 99")
+    assert train(tmp_path, "--out", str(folder)) == 0
+    assert "epochs: 1\n" in (folder / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("form", [["--resume", "{}"], ["--resume={}"], ["--out", "{}", "--resume"]])
+def test_a_finished_run_resumes_to_itself(tmp_path, form):
+    folder = tmp_path / "run"
+    assert train(tmp_path, "--out", str(folder), config="kd") == 0
+    before = torch.load(folder / "student.pt", weights_only=True)
+    named = [part.format(folder) for part in form]
+    if form[-1] == "--resume":
+        assert train(tmp_path, *named, config="kd") == 0
+    else:
+        assert main(["train", *named]) == 0
+    after = torch.load(folder / "student.pt", weights_only=True)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_an_interrupt_before_the_first_checkpoint_says_so(tmp_path, capsys, monkeypatch):
+    def interrupted(*models, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graphkd.training.run.train_teacher", interrupted)
+    folder = tmp_path / "run"
+    options = ["--config", str(CONFIGS / "kd.yaml"), "--teacher_checkpoint", str(tmp_path / "t.pt"), *SHORT]
+    assert main(["train", *options, "--out", str(folder)]) == 130
+    assert "nothing to resume yet" in capsys.readouterr().err
+
+
 def test_a_mistake_is_one_line_and_status_two(tmp_path, capsys):
     assert train(tmp_path, "--out", str(tmp_path / "run")) == 0
     assert train(tmp_path, "--out", str(tmp_path / "run")) == 2
