@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from graphkd import checks
 from graphkd.features import MODEL_OUTPUT, FeatureExtractor, Spec, model_logits
 from graphkd.loss import Criterion
+from graphkd.precision import raised
 from graphkd.typing import UNLABELLED, Comparison, CriterionOutput, Features, Real
 
 TASK = "task"
@@ -46,7 +47,7 @@ def labelled_cross_entropy(logits: Float[Tensor, "n c"], labels: Tensor) -> Floa
     >>> labelled_cross_entropy(torch.zeros(2, 4), torch.tensor([-100, -100]))
     tensor(0.)
     """
-    total = F.cross_entropy(_raised(logits), labels, ignore_index=UNLABELLED, reduction="sum")
+    total = F.cross_entropy(raised(logits), labels, ignore_index=UNLABELLED, reduction="sum")
     return total / (labels != UNLABELLED).sum().clamp_min(1)
 
 
@@ -128,7 +129,7 @@ class Distiller(nn.Module):
         for name, criterion in self.criteria.items():
             outputs[name] = criterion(student, teacher, labels)
             values[name] = outputs[name].value
-        loss = torch.stack([self.weights[name] * _raised(value) for name, value in values.items()]).sum()
+        loss = torch.stack([self.weights[name] * raised(value) for name, value in values.items()]).sum()
         return Step(loss, output, self._logs(loss, values, outputs), _flat(outputs))
 
     def learnable_parameters(self) -> list[nn.Parameter]:
@@ -205,11 +206,6 @@ def _check_apart(student: nn.Module, teacher: nn.Module) -> None:
             f"needs a teacher with parameters of its own, got {len(shared)} trainable ones of the student, such as "
             f"{shared[0]!r}: distil from copy.deepcopy(student), or freeze what is shared first"
         )
-
-
-def _raised(x: Tensor) -> Tensor:
-    """Half precision in float32, anything wider as it is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _has_logits(output: Any) -> bool:

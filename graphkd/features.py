@@ -71,11 +71,10 @@ class FeatureExtractor:
     def __call__(self, *args: Any, **kwargs: Any) -> Extraction:
         """Run the model on the given inputs."""
         caught: dict[str, list[tuple[Any, int]]] = {name: [] for name in self._taps}
-        modules = dict(self.model.named_modules(remove_duplicate=False))
         handles = []
         try:
             for name, (path, end) in self._taps.items():
-                handles.append(_hook(modules[path], end, caught[name]))
+                handles.append(_hook(self.model.get_submodule(path), end, caught[name]))
             output = self.model(*args, **kwargs)
         finally:
             for handle in handles:

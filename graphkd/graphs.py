@@ -17,6 +17,8 @@ from torch_geometric.data import Batch, Data
 
 from graphkd import checks
 from graphkd.measures import cosine, is_similarity
+from graphkd.ot.sinkhorn import uniform
+from graphkd.precision import raised
 from graphkd.typing import Measure, Real
 
 Rows = Shaped[Tensor, "*b n d"]
@@ -149,8 +151,7 @@ def masses(graph: Data) -> Float[Tensor, "*b n"]:
         return graph.mass
     if graph.x is None:
         raise ValueError(f"masses need node attributes x, got {graph}")
-    n = graph.x.shape[-2]
-    return torch.full((n,), 1 / n, dtype=torch.promote_types(graph.x.dtype, torch.float32), device=graph.x.device)
+    return uniform(graph.x.shape[-2], like=raised(graph.x))
 
 
 def _key(x: Rows, on: Keys | None) -> Tensor:

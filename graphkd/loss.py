@@ -13,6 +13,7 @@ from graphkd import checks
 from graphkd.couplings import Identity
 from graphkd.encoders import GraphEncoder
 from graphkd.graphs import masses
+from graphkd.precision import raised
 from graphkd.reductions import TransportCost
 from graphkd.typing import (
     Comparison,
@@ -192,8 +193,7 @@ def _device(features: Features) -> torch.device:
 
 def _raised(features: Features) -> Features:
     """Half-precision features in float32."""
-    half = (torch.float16, torch.bfloat16)
-    return {name: x.float() if x.dtype in half else x for name, x in features.items()}
+    return {name: raised(x) for name, x in features.items()}
 
 
 def _check_batch(student: Features, teacher: Features, labels: Tensor | None) -> None:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from graphkd import checks
+from graphkd.precision import raised
 from graphkd.typing import Measure, Real
 
 Pairs = Float[Tensor, "*b n m"]
@@ -26,9 +27,8 @@ def full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @wraps(function)
     def wrapped(*tensors: Tensor) -> Tensor:
-        raised = [x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in tensors]
-        with torch.autocast(raised[0].device.type, enabled=False):
-            return function(*raised)
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            return function(*map(raised, tensors))
 
     return wrapped
 

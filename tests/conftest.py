@@ -1,8 +1,10 @@
 import os
 import warnings
+from collections import Counter
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # Some releases of PyTorch Geometric warn when they are imported. graphkd keeps that quiet, but a test may come first.
 with warnings.catch_warnings():
@@ -20,6 +22,24 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that a device would run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def count_operations() -> type[Operations]:
+    """Used as ``with count_operations() as operations:``, then ``operations.counts``."""
+    return Operations
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

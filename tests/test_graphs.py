@@ -1,12 +1,9 @@
 """Builders against brute force over all pairs, and what they promise about gradients, waiting and bad input."""
 
-from collections import Counter
-
 import networkx
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import TAGConv
 from torch_geometric.utils import to_networkx
@@ -322,24 +319,12 @@ def test_masses_must_be_one_per_row():
         point_cloud(rows(4, 3), torch.ones(3))
 
 
-class Operations(TorchDispatchMode):
-    """Counts the operations that a device would run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.counts[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("loop", [False, True])
 @pytest.mark.parametrize("build", [BUILDERS["knn"], similarity_graph])
-def test_host_never_waits_for_a_graph_of_fixed_size(monkeypatch, build, loop):
+def test_host_never_waits_for_a_graph_of_fixed_size(monkeypatch, count_operations, build, loop):
     monkeypatch.setattr(checks, "can_look", lambda tensor: False)
     x, on = rows(7, 4).requires_grad_(), rows(7, 3).requires_grad_()
-    with Operations() as operations:
+    with count_operations() as operations:
         graph = build(x, on=on, loop=loop)
         if graph.edge_weight is not None:
             graph.edge_weight.sum().backward()
@@ -347,10 +332,10 @@ def test_host_never_waits_for_a_graph_of_fixed_size(monkeypatch, build, loop):
     assert operations.counts["arange"] > 0
 
 
-def test_symmetric_and_threshold_graphs_wait_once(monkeypatch):
+def test_symmetric_and_threshold_graphs_wait_once(monkeypatch, count_operations):
     monkeypatch.setattr(checks, "can_look", lambda tensor: False)
     for build in (lambda x: knn_graph(x, 2, symmetric=True), BUILDERS["threshold"]):
-        with Operations() as operations:
+        with count_operations() as operations:
             build(rows(7, 4))
         assert operations.counts["nonzero"] == 1
         assert operations.counts["_local_scalar_dense"] == 0

@@ -17,7 +17,7 @@ RANKS = {
     for rank, rooms in enumerate(
         [
             ("typing",),
-            ("checks",),
+            ("checks", "precision"),
             ("features",),
             ("measures", "discrepancies", "ot", "metrics", "parallel"),
             ("graphs", "relations", "memory"),

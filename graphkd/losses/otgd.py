@@ -118,10 +118,7 @@ def otgd(
         return GraphEncoder(partial(_batch_graph, k=k), embed, convs)
 
     last = num_layers
-    crossed = {
-        "figure": Term(loss, weights[3], student=last, teacher=0),
-        "code": Term(loss, weights[3], student=last, teacher=0, networks=("teacher", "teacher")),
-    }
+    crossed = "student" if cross == "figure" else "teacher"
     return Criterion(
         student=encoder(student_dim),
         teacher=encoder(teacher_dim),
@@ -129,7 +126,7 @@ def otgd(
             "f": Term(loss, weights[0], student=0, teacher=0),
             "g": Term(loss, weights[1], student=last, teacher=last),
             "gf": Term(loss, weights[2], student=0, teacher=last),
-            "fg": crossed[cross],
+            "fg": Term(loss, weights[3], student=last, teacher=0, networks=(crossed, "teacher")),
         },
     )
 

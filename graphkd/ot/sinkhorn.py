@@ -10,6 +10,7 @@ from torch import Tensor
 from graphkd import checks
 from graphkd.ot.domains import Domain, Log, Scaling, in_domain
 from graphkd.ot.envelope import Envelope, NoGradient
+from graphkd.precision import raised
 from graphkd.typing import Real, Transport
 
 Order = Literal["rows_first", "columns_first"]
@@ -177,8 +178,7 @@ def _prepare(cost: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, 
     """Check costs and masses, raise half precision, and give all the same leading axes."""
     checks.rows("cost", cost)
     checks.same_device(cost=cost, a=a, b=b)
-    if cost.dtype in (torch.float16, torch.bfloat16):
-        cost = cost.float()
+    cost = raised(cost)
     n, m = cost.shape[-2:]
     a = uniform(n, cost) if a is None else _mass("a", a, n, cost)
     b = uniform(m, cost) if b is None else _mass("b", b, m, cost)

@@ -3,7 +3,7 @@
 import json
 import logging
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -112,12 +112,19 @@ def train(
         weights=weights,
     )
     result, history = run(
-        distiller, data, optimizer=optimizer, scheduler=scheduler, epochs=epochs, seed=seed, folder=folder,
-        resume=resume, **options,
-    )  # fmt: skip
+        distiller,
+        data,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        epochs=epochs,
+        seed=seed,
+        folder=folder,
+        resume=resume,
+        **options,
+    )
     torch.save(student.state_dict(), folder / "student.pt")
     history.save(folder / "history.json")
-    record = {"seed": seed, "result": vars(result), "versions": versions()}
+    record = {"seed": seed, "result": asdict(result), "versions": versions()}
     (folder / "results.json").write_text(json.dumps(record, indent=1))
     return result
 
