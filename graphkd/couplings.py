@@ -9,16 +9,8 @@ import torch
 from torch import Tensor
 
 from graphkd import checks
-from graphkd.ot.sinkhorn import (
-    Domain,
-    Gradient,
-    Norm,
-    Order,
-    Relative,
-    check_options,
-    marginal_error,
-    sinkhorn,
-)
+from graphkd.ot.problem import Norm, Relative, marginal_error
+from graphkd.ot.sinkhorn import Domain, Gradient, Order, check_options, sinkhorn
 from graphkd.typing import Real, Relations, Transport
 
 

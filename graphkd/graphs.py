@@ -17,7 +17,7 @@ from torch_geometric.data import Batch, Data
 
 from graphkd import checks
 from graphkd.measures import cosine, is_similarity
-from graphkd.ot.sinkhorn import uniform
+from graphkd.ot.problem import uniform
 from graphkd.precision import raised
 from graphkd.typing import Measure, Real
 

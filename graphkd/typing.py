@@ -17,11 +17,16 @@ Features = Mapping[str, Tensor]
 """A network's activations on one batch: ``feat`` (n d), ``map`` (n c h w), ``logits`` (n c), ``tokens`` (n t d)."""
 
 
+BAD_COST, BAD_MASS, UNEQUAL_MASS = 1, 2, 4
+"""The bits of a transport's status."""
+
+
 class Transport(NamedTuple):
     r"""A coupling of two sets of nodes, and how well it was solved.
 
     Attributes:
-        plan: P (\*b n m), mass moved from student node i to teacher node j.
+        plan: P (\*b n m), mass moved from student node i to teacher node j; a sparse tensor from solvers on a sparse
+            support, the mean over all problems (n m) from solvers that never form each one's.
         value: What the solver minimised (\*b): for entropic solvers :math:`\langle P, M\rangle + \epsilon\,
             \mathrm{KL}(P \,\|\, a b^\top)`, for a fixed coupling :math:`\langle P, M\rangle`, or None where there is no
             cost.
@@ -32,9 +37,14 @@ class Transport(NamedTuple):
         num_iters: (\*b), sweeps that were run.
         epsilon: The entropic weight that was used, in units of the cost (\*b 1 1); zero for unregularised couplings.
         paired: Whether the plan is the identity coupling by construction.
+        status: (\*b), zero for good input. On an accelerator, where a solver does not wait to look at what it was
+            given: 1 for costs that are not finite, 2 for masses that are not, are negative or sum to zero, 4 for
+            unequal sums, or the sum of these. None where the solver does not judge.
+        linear: :math:`\langle P, M\rangle` (\*b), from solvers that never form each P; elsewhere None, it is ``(plan * cost)`` summed.
+        carried: (\*b), the share of the mass that a sparse support can carry; None where any pair may be matched.
     """
 
-    plan: Float[Tensor, "*b n m"]
+    plan: Float[Tensor, "... n m"]
     value: Float[Tensor, "*b"] | None
     potentials: tuple[Float[Tensor, "*b n"], Float[Tensor, "*b m"]] | None
     marginal_error: Float[Tensor, "*b"]
@@ -42,6 +52,28 @@ class Transport(NamedTuple):
     num_iters: Int[Tensor, "*b"]
     epsilon: Float[Tensor, "..."]
     paired: bool = False
+    status: Int[Tensor, "*b"] | None = None
+    linear: Float[Tensor, "*b"] | None = None
+    carried: Float[Tensor, "*b"] | None = None
+
+    def check(self) -> "Transport":
+        """Raise a ValueError for bad input or a result that is not finite; waits for an accelerator.
+
+        On the CPU bad input has already raised. Returns the transport itself.
+        """
+        words = {
+            BAD_COST: "costs need finite values, got NaN or infinite ones",
+            BAD_MASS: "masses need finite values of at least 0 with a sum above 0, got others",
+            UNEQUAL_MASS: "masses need equal sums, got others",
+        }
+        if self.status is not None:
+            for bit, message in words.items():
+                bad = (self.status & bit).ne(0).flatten().nonzero().flatten().tolist()
+                if bad:
+                    raise ValueError(f"{message}, in problems {bad} of {self.status.numel()}")
+        if not bool(self.marginal_error.isfinite().all()):
+            raise ValueError(f"needs a finite plan, got marginal errors {self.marginal_error.tolist()}")
+        return self
 
 
 class Relations(NamedTuple):

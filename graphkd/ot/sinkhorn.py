@@ -1,6 +1,5 @@
 """Sinkhorn's algorithm for entropic optimal transport, batched and differentiable."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,26 +9,11 @@ from torch import Tensor
 from graphkd import checks
 from graphkd.ot.domains import Domain, Log, Scaling, in_domain
 from graphkd.ot.envelope import Envelope, NoGradient
-from graphkd.precision import raised
+from graphkd.ot.problem import Norm, Relative, errors, prepare, resolve
 from graphkd.typing import Real, Transport
 
 Order = Literal["rows_first", "columns_first"]
 Gradient = Literal["envelope", "unroll"]
-Norm = Literal["l1", "max"]
-
-
-@dataclass(frozen=True)
-class Relative:
-    """An epsilon given as a share of the cost's standard deviation, taken per problem and without gradient.
-
-    >>> Relative(0.05)
-    Relative(share=0.05)
-    """
-
-    share: Real
-
-    def __post_init__(self) -> None:
-        checks.positive("share", self.share)
 
 
 def sinkhorn(
@@ -98,7 +82,7 @@ def sinkhorn(
     Source: Cuturi, "Sinkhorn Distances", NeurIPS 2013, arXiv:1306.0895.
     """
     check_options(epsilon, num_iters, tol, tol_norm, order, domain, gradient, stabilizer)
-    cost, a, b = _prepare(cost, a, b)
+    cost, a, b, status = prepare(cost, a, b)
     flip = order == "columns_first"
     if flip:
         cost, a, b = cost.mT, b, a
@@ -107,7 +91,7 @@ def sinkhorn(
         torch.autocast(cost.device.type, enabled=False),
         torch.set_grad_enabled(torch.is_grad_enabled() and gradient == "unroll"),
     ):
-        scale = _resolve(epsilon, cost)
+        scale = resolve(epsilon, cost)
         kernel = in_domain(domain, cost, a, b, scale, stabilizer)
         left, right, num_sweeps = _sweep(kernel, kernel.enter(g), b, num_iters, tol, tol_norm)
         f, g = kernel.potentials(left, right)
@@ -117,7 +101,7 @@ def sinkhorn(
         value = Envelope.apply(cost, a, b, f, g, plan, value)
         # A compiler traces every backward it meets, and would trip over the refusal: there the plan is a constant.
         plan = plan if torch.compiler.is_compiling() else NoGradient.apply(cost, a, b, plan)
-    error, worst = _errors(plan, a, b)
+    error, worst = errors(plan.sum(-1), plan.sum(-2), a, b)
     return Transport(
         plan=plan.mT if flip else plan,
         value=value,
@@ -126,6 +110,7 @@ def sinkhorn(
         converged=(worst if tol_norm == "max" else error) <= (1e-3 if tol is None else tol),
         num_iters=num_sweeps,
         epsilon=scale,
+        status=status,
     )
 
 
@@ -156,66 +141,6 @@ def check_options(
         )
 
 
-def marginal_error(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    r"""Summed error of both marginals as a share of the mass, :math:`(\|P 1 - a\|_1 + \|P^\top 1 - b\|_1) / \|a\|_1`.
-
-    >>> marginal_error(torch.eye(2), torch.ones(2), torch.tensor([1.0, 0.5]))
-    tensor(0.2500)
-    """
-    return _errors(plan, a, b)[0]
-
-
-def uniform(size: int, like: Tensor) -> Tensor:
-    """Uniform masses 1/n for the last axis, in the dtype and on the device of another tensor.
-
-    >>> uniform(4, torch.zeros(1))
-    tensor([0.2500, 0.2500, 0.2500, 0.2500])
-    """
-    return torch.full((size,), 1 / size, dtype=like.dtype, device=like.device)
-
-
-def _prepare(cost: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Check costs and masses, raise half precision, and give all the same leading axes."""
-    checks.rows("cost", cost)
-    checks.same_device(cost=cost, a=a, b=b)
-    cost = raised(cost)
-    n, m = cost.shape[-2:]
-    a = uniform(n, cost) if a is None else _mass("a", a, n, cost)
-    b = uniform(m, cost) if b is None else _mass("b", b, m, cost)
-    if not cost.shape[:-2] == a.shape[:-1] == b.shape[:-1]:
-        cost, a, b = _broadcast(cost, a, b)
-    if checks.can_look(cost):
-        total = a.sum(-1)
-        difference = (total - b.sum(-1)).abs() / total
-        if bool((difference > 1e-4).any()):
-            raise ValueError(f"a and b need equal sums, got sums that differ by {difference.max().item():.3g} of a's")
-    return cost, a, b
-
-
-def _broadcast(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    try:
-        shapes = cost.shape[:-2], a.shape[:-1], b.shape[:-1]
-        batch = torch.Size(torch.broadcast_shapes(*shapes))  # pyright: ignore # torch does not type its arguments
-    except RuntimeError as error:
-        raise ValueError(
-            f"needs leading axes that broadcast, got cost {tuple(cost.shape)}, a {tuple(a.shape)}, b {tuple(b.shape)}"
-        ) from error
-    return cost.expand(*batch, *cost.shape[-2:]), a.expand(*batch, a.shape[-1]), b.expand(*batch, b.shape[-1])
-
-
-def _mass(name: str, mass: Tensor, size: int, cost: Tensor) -> Tensor:
-    checks.floating(name, mass)
-    if mass.dim() < 1 or mass.shape[-1] != size:
-        raise ValueError(f"{name} needs {size} masses for a cost of shape {tuple(cost.shape)}, got {tuple(mass.shape)}")
-    if checks.can_look(mass) and not bool(((mass >= 0) & (mass < torch.inf) & (mass.sum(-1, keepdim=True) > 0)).all()):
-        checks.finite(name, mass)
-        raise ValueError(
-            f"{name} needs masses of at least 0 with a sum above 0, got a smallest mass of {mass.min().item():.3g} "
-            f"and a smallest sum of {mass.sum(-1).min().item():.3g}"
-        )
-    return mass.to(cost.dtype)
-
-
 def _start(warm_start: tuple[Tensor, Tensor] | None, flip: bool, b: Tensor, centred: bool) -> Tensor:
     """The potential of the side that is updated second."""
     if warm_start is None:
@@ -226,15 +151,6 @@ def _start(warm_start: tuple[Tensor, Tensor] | None, flip: bool, b: Tensor, cent
     g = g.detach().to(b)
     # A constant moves freely between f and g, unless a stabilizer holds it; a large one would overflow when scaling.
     return (g - g.mean(-1, keepdim=True) if centred else g).expand_as(b)
-
-
-def _resolve(epsilon: Real | Relative, cost: Tensor) -> Tensor:
-    """Epsilon as a tensor (*b 1 1)."""
-    if not isinstance(epsilon, Relative):
-        return torch.full((1, 1), epsilon, dtype=cost.dtype, device=cost.device)
-    spread = cost.detach().flatten(-2).std(-1, correction=0)[..., None, None]
-    # A constant cost has no scale; there any epsilon gives the product of the masses.
-    return torch.where(spread > 0, epsilon.share * spread, 1.0)
 
 
 def _sweep(
@@ -265,15 +181,3 @@ def _sweep(
 def _error(sums: Float[Tensor, "*b n"], mass: Float[Tensor, "*b n"], norm: Norm) -> Float[Tensor, "*b"]:
     gap = (sums.detach() - mass.detach()).abs()
     return gap.amax(-1) if norm == "max" else gap.sum(-1) / mass.detach().sum(-1)
-
-
-@torch.no_grad()
-def _errors(plan: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The summed marginal error as a share of the mass, and the largest error of a node; lost mass is logged once."""
-    rows, columns, mass = plan.sum(-1), plan.sum(-2), a.sum(-1)
-    row_gap, column_gap = (rows - a).abs(), (columns - b).abs()
-    error = (row_gap.sum(-1) + column_gap.sum(-1)) / mass
-    if checks.can_look(plan) and not bool((error < 1e-2).all()):
-        if not bool(((rows.sum(-1) / mass - 1).abs() < 1e-2).all()):
-            checks.log_once("a transport plan lost or gained more than 1 % of its mass: see Transport.marginal_error")
-    return error, row_gap.amax(-1).maximum(column_gap.amax(-1))
