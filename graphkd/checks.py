@@ -34,6 +34,12 @@ def positive(name: str, value: Real) -> None:
         raise ValueError(f"{name} needs a finite number above 0, got {value!r}")
 
 
+def share(name: str, value: Real) -> None:
+    """Raise unless the value is a number in [0, 1]."""
+    if not (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1):
+        raise ValueError(f"{name} needs a number in [0, 1], got {value!r}")
+
+
 def at_least(name: str, value: int, low: int) -> None:
     """Raise unless the value is an integer not below ``low``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:

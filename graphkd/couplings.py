@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from graphkd import checks
+from graphkd.ot.domains import DomainName
 from graphkd.ot.problem import Norm, Relative, marginal_error
-from graphkd.ot.sinkhorn import Domain, Gradient, Order, check_options, sinkhorn
+from graphkd.ot.sinkhorn import Gradient, Options, Order, sinkhorn
 from graphkd.typing import Real, Relations, Transport
 
 
@@ -101,42 +102,24 @@ class Sinkhorn:
     tol: Real | None = None
     tol_norm: Norm = "l1"
     order: Order = "rows_first"
-    domain: Domain = "auto"
+    domain: DomainName = "auto"
     gradient: Gradient = "envelope"
+    tau_a: Real = 1
+    tau_b: Real = 1
+    newton_iters: int = 0
     stabilizer: Real = 0.0
 
     def __post_init__(self) -> None:
-        check_options(
-            self.epsilon,
-            self.num_iters,
-            self.tol,
-            self.tol_norm,
-            self.order,
-            self.domain,
-            self.gradient,
-            self.stabilizer,
-        )
+        Options(**vars(self)).check()
 
     @property
     def differentiates_plan(self) -> bool:
         """Whether gradients flow through the plan."""
-        return self.gradient == "unroll"
+        return self.gradient != "envelope"
 
     def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
         """Couple by Sinkhorn's algorithm on the cost."""
-        transport = sinkhorn(
-            _needed(cost, "Sinkhorn"),
-            a,
-            b,
-            epsilon=self.epsilon,
-            num_iters=self.num_iters,
-            tol=self.tol,
-            tol_norm=self.tol_norm,
-            order=self.order,
-            domain=self.domain,
-            gradient=self.gradient,
-            stabilizer=self.stabilizer,
-        )
+        transport = sinkhorn(_needed(cost, "Sinkhorn"), a, b, **vars(self))
         if self.differentiates_plan:
             return transport
         return transport._replace(plan=transport.plan.detach())

@@ -40,7 +40,7 @@ class Transport(NamedTuple):
         status: (\*b), zero for good input. On an accelerator, where a solver does not wait to look at what it was
             given: 1 for costs that are not finite, 2 for masses that are not, are negative or sum to zero, 4 for
             unequal sums, or the sum of these. None where the solver does not judge.
-        linear: :math:`\langle P, M\rangle` (\*b), from solvers that never form each P; elsewhere None, it is ``(plan * cost)`` summed.
+        linear: :math:`\langle P, M\rangle` (\*b) from solvers that never form each P; elsewhere None.
         carried: (\*b), the share of the mass that a sparse support can carry; None where any pair may be matched.
     """
 

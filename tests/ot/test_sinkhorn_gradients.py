@@ -127,9 +127,9 @@ def test_reading_the_plan_of_an_envelope_solve_in_a_loss_is_refused(problem, ord
     cost, a, b = problem(4, 5)
     cost.requires_grad_()
     transport = sinkhorn(cost, a, b, epsilon=0.1, order=order)
-    with pytest.raises(ValueError, match="the plan of an envelope solve has no gradient"):
+    with pytest.raises(ValueError, match="this plan has no gradient"):
         (transport.plan * cost).sum().backward()
-    with pytest.raises(ValueError, match="gradient='unroll'"):
+    with pytest.raises(ValueError, match="gradient='implicit' or 'unroll'"):
         (transport.value + transport.plan.square().sum()).backward()
 
 

@@ -89,7 +89,7 @@ def test_bad_masses_are_refused(a, b, message):
         (dict(tol_norm="l2"), "tol_norm needs one of l1, max, got 'l2'"),
         (dict(order="rows"), "order needs one of rows_first, columns_first, got 'rows'"),
         (dict(domain="exp"), "domain needs one of auto, scaling, log, got 'exp'"),
-        (dict(gradient="implicit"), "gradient needs one of envelope, unroll, got 'implicit'"),
+        (dict(gradient="exact"), "gradient needs one of envelope, implicit, unroll, got 'exact'"),
         (dict(stabilizer=-1e-8), "stabilizer needs .* got -1e-08"),
         (dict(stabilizer=float("nan")), "stabilizer needs .* got nan"),
         (dict(stabilizer=float("inf")), "stabilizer needs .* got inf"),
