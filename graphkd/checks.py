@@ -25,7 +25,7 @@ def log_once(message: str) -> None:
 
 def can_look(tensor: Tensor) -> bool:
     """Whether reading the tensor's values costs nothing: on the CPU and not while a graph is traced."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    return tensor.is_cpu and not torch.compiler.is_compiling()
 
 
 def positive(name: str, value: Real) -> None:

@@ -13,7 +13,7 @@ from graphkd import checks
 from graphkd.couplings import Identity
 from graphkd.encoders import GraphEncoder
 from graphkd.graphs import masses
-from graphkd.precision import raised
+from graphkd.precision import no_autocast, raised
 from graphkd.reductions import TransportCost
 from graphkd.typing import (
     Comparison,
@@ -83,7 +83,7 @@ class GraphLoss(nn.Module):
                 f"a cost needs student and teacher nodes of one width, got {x.shape[-1]} and {y.shape[-1]}: project "
                 "them, or compare relations only"
             )
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device):
             cost = None if self.cost is None else self.cost(x, y)
             relations = None if self.relation is None else Relations(self.relation(student), self.relation(teacher))
             dtype = _dtype(cost, relations)
@@ -173,7 +173,7 @@ class Criterion(nn.Module):
     ) -> CriterionOutput:
         """Compare one batch as both networks see it; row i is the same sample on both sides."""
         _check_batch(student_features, teacher_features, labels)
-        with torch.autocast(_device(student_features).type, enabled=False):
+        with no_autocast(_device(student_features)):
             hops = {
                 "student": self.student(_raised(student_features), labels),
                 "teacher": self.teacher(_raised(teacher_features), labels),

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from graphkd import checks
-from graphkd.precision import raised
+from graphkd.precision import no_autocast, raised
 from graphkd.typing import Measure, Real
 
 Pairs = Float[Tensor, "*b n m"]
@@ -27,7 +27,7 @@ def full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @wraps(function)
     def wrapped(*tensors: Tensor) -> Tensor:
-        with torch.autocast(tensors[0].device.type, enabled=False):
+        with no_autocast(tensors[0].device):
             return function(*map(raised, tensors))
 
     return wrapped

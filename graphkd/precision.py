@@ -1,5 +1,7 @@
 """Where half precision ends: costs, solvers and losses are computed in float32 at least."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -11,3 +13,15 @@ def raised(x: Tensor) -> Tensor:
     (torch.float32, torch.float64)
     """
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A context without autocast, which costs nothing where there is none to begin with.
+
+    >>> with torch.autocast("cpu", torch.bfloat16), no_autocast(torch.device("cpu")):
+    ...     (torch.ones(1, 1) @ torch.ones(1, 1)).dtype
+    torch.float32
+    """
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

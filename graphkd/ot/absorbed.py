@@ -29,12 +29,13 @@ class Absorbed:
     def columns(self, left: Array) -> Array:  # noqa: D102
         return self.inner.columns(left)
 
-    def advance(self, right: Array, count: int) -> Array:  # noqa: D102
+    def advance(self, right: Array, count: int) -> tuple[Array, Array]:  # noqa: D102
+        left = right
         for _ in range(count):
             before = right
             left = self.inner.rows(right)
-            _, right = self.settle(left, self.inner.columns(left), before)
-        return right
+            left, right = self.settle(left, self.inner.columns(left), before)
+        return left, right
 
     def excess(self, old: Array, new: Array) -> Array:  # noqa: D102
         return self.inner.excess(old, new)

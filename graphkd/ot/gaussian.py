@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graphkd import checks
 from graphkd.ot.problem import mass, uniform
-from graphkd.precision import raised
+from graphkd.precision import no_autocast, raised
 from graphkd.typing import Real
 
 Covariance = Literal["diagonal", "full"]
@@ -97,7 +97,7 @@ def gaussian(
     if not 0 <= eps < float("inf"):
         raise ValueError(f"eps needs a finite number of at least 0, got {eps!r}")
     x, y, a, b = _prepare(x, y, a, b)
-    with torch.autocast(x.device.type, enabled=False):
+    with no_autocast(x.device):
         mean_x, centred_x, weight_x = _moments(x, a, unbiased)
         mean_y, centred_y, weight_y = _moments(y, b, unbiased)
         mean = (mean_x - mean_y).square().sum(-1)

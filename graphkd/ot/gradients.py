@@ -9,6 +9,8 @@ The numbers are computed first, without gradient; these functions attach what is
 Plan and value follow from the potentials by :class:`PlanOf` and ordinary autograd, so that one derivation serves all.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -16,12 +18,22 @@ from torch import Tensor
 
 from graphkd.ot.domains import Array, Log, Scaling, factor_of
 from graphkd.ot.sweeps import Sweeps
+from graphkd.precision import no_autocast
 from graphkd.typing import Real
 
 Gradients = tuple[Tensor | None, ...]
 
-# Under once_differentiable a backward must not be differentiated again: second derivatives are refused by torch.
-once = torch.autograd.function.once_differentiable
+
+
+def once(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
+    """A backward that torch refuses to differentiate again, and that runs without autocast."""
+
+    @wraps(backward)
+    def run(ctx: Any, *gradients: Tensor) -> Gradients:
+        with no_autocast(gradients[0].device):
+            return backward(ctx, *gradients)
+
+    return torch.autograd.function.once_differentiable(run)  # pyright: ignore
 
 
 class Envelope(torch.autograd.Function):

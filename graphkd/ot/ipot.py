@@ -7,6 +7,7 @@ from torch import Tensor
 from graphkd import checks
 from graphkd.ot.gradients import Envelope, NoGradient, centred
 from graphkd.ot.problem import marginal_error, prepare
+from graphkd.precision import no_autocast
 from graphkd.typing import Real, Transport
 
 
@@ -55,7 +56,7 @@ def ipot(
     checks.at_least("num_iters", num_iters, 1)
     checks.at_least("num_inner", num_inner, 1)
     cost, a, b, status = prepare(cost, a, b)
-    with torch.autocast(cost.device.type, enabled=False):
+    with no_autocast(cost.device):
         with torch.no_grad():
             plan, f, g = _steps(cost, a, b, beta, num_iters, num_inner)
             value = (plan * cost).sum((-2, -1))

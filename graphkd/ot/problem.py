@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -78,32 +79,42 @@ def prepare(cost: Tensor, a: Tensor | None, b: Tensor | None, *, equal: bool = T
     checks.same_device(cost=cost, a=a, b=b)
     cost = raised(cost)
     n, m = cost.shape[-2:]
-    a = uniform(n, cost) if a is None else mass("a", a, n, cost)
-    b = uniform(m, cost) if b is None else mass("b", b, m, cost)
+    a, total = (uniform(n, cost), 1.0) if a is None else _mass("a", a, n, cost)
+    b, other = (uniform(m, cost), 1.0) if b is None else _mass("b", b, m, cost)
     judged = None if checks.can_look(cost) else _judge(cost, a, b, equal)
     cost, a, b = _same_batch(cost, a, b)
     if judged is not None:
         return Problem(cost, a, b, judged.expand(cost.shape[:-2]))
     if equal:
-        _require_equal_sums(a, b)
+        difference = np.max(abs(total - other) / total)
+        if difference > EQUAL:
+            raise ValueError(f"a and b need equal sums, got sums that differ by {difference:.3g} of a's")
     return Problem(cost, a, b, torch.zeros(cost.shape[:-2], dtype=torch.int64))
 
 
 def mass(name: str, x: Tensor, size: int, like: Tensor) -> Tensor:
     """Masses (..., size) that may meet a cost, in its dtype."""
+    return _mass(name, x, size, like)[0]
+
+
+def _mass(name: str, x: Tensor, size: int, like: Tensor) -> tuple[Tensor, Any]:
+    """The same, and their sums where looking is free."""
     checks.floating(name, x)
     if x.dim() < 1 or x.shape[-1] != size or x.numel() == 0:
         raise ValueError(f"{name} needs {size} masses for a cost of shape {tuple(like.shape)}, got {tuple(x.shape)}")
     x = x.to(like.dtype)
+    sums = None
     if checks.can_look(x):
-        low, sums = _seen(x).min(), _seen(x).sum(-1)
+        # Numpy looks at a few numbers in less time than torch.
+        seen: Any = x.detach().numpy()
+        low, sums = seen.min(), seen.sum(-1)
         if not (low >= 0 and 0 < sums.min() and sums.max() < float("inf")):
             checks.finite(name, x)
             raise ValueError(
                 f"{name} needs masses of at least 0 with a finite sum above 0, got a smallest mass of {low:.3g} "
                 f"and sums from {sums.min():.3g} to {sums.max():.3g}"
             )
-    return x
+    return x, sums
 
 
 def uniform(size: int, like: Tensor) -> Float[Tensor, " n"]:
@@ -144,18 +155,6 @@ def _same_batch(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Ten
             f"needs leading axes that broadcast, got cost {tuple(cost.shape)}, a {tuple(a.shape)}, b {tuple(b.shape)}"
         ) from error
     return cost.expand(*batch, *cost.shape[-2:]), a.expand(*batch, a.shape[-1]), b.expand(*batch, b.shape[-1])
-
-
-def _require_equal_sums(a: Tensor, b: Tensor) -> None:
-    total = _seen(a).sum(-1)
-    difference = (abs(total - _seen(b).sum(-1)) / total).max()
-    if difference > EQUAL:
-        raise ValueError(f"a and b need equal sums, got sums that differ by {difference:.3g} of a's")
-
-
-def _seen(x: Tensor) -> Any:
-    """The values of a tensor on the CPU; numpy looks at a few of them in less time than torch."""
-    return x.detach().numpy()
 
 
 @torch.no_grad()

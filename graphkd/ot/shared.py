@@ -13,7 +13,7 @@ from graphkd.ot.gradients import Gradients, NoGradient, Unroll, centred, once
 from graphkd.ot.problem import Norm, Problem, Relative, errors, prepare, resolve
 from graphkd.ot.sinkhorn import Gradient, Options, Order, solve, start
 from graphkd.ot.sweeps import Sweeps, sweep
-from graphkd.precision import raised
+from graphkd.precision import no_autocast, raised
 from graphkd.typing import Real, Transport
 
 CHUNK = 2**22
@@ -90,7 +90,7 @@ def shared_sinkhorn(
     if flip:
         problem = problem._replace(cost=problem.cost.mT, a=problem.b, b=problem.a)
     g = start(warm_start, flip, problem.b, centred_=not stabilizer)
-    with torch.autocast(cost.device.type, enabled=False):
+    with no_autocast(cost.device):
         transport = _in_precision(problem, scale, options._replace(order="rows_first"), g)
     if gradient == "envelope":
         transport = transport._replace(linear=NoGradient.apply("use gradient='unroll'", transport.linear, cost, a, b))

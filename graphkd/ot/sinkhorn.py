@@ -1,5 +1,6 @@
 """Sinkhorn's algorithm for entropic optimal transport, batched and differentiable."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,7 +14,10 @@ from graphkd.ot.gradients import Envelope, Implicit, NoGradient, PlanOf, Unroll,
 from graphkd.ot.newton import newton
 from graphkd.ot.problem import Norm, Problem, Relative, errors, prepare, resolve
 from graphkd.ot.sweeps import choose, sweep
+from graphkd.precision import no_autocast
 from graphkd.typing import Real, Transport
+
+_dot: Callable[[Tensor, Tensor], Tensor] = torch.linalg.vecdot  # pyright: ignore # torch does not type it
 
 Order = Literal["rows_first", "columns_first"]
 Gradient = Literal["envelope", "implicit", "unroll"]
@@ -176,7 +180,7 @@ def solve(
         cost, a, b = cost.mT, b, a
         options = options.flipped()
     g = start(warm_start, flip, b, centred_=options.balanced and not options.stabilizer)
-    with torch.autocast(cost.device.type, enabled=False):
+    with no_autocast(cost.device):
         f, g, plan, value, residual, num_iters = _differentiable(cost, a, b, g, epsilon, options)
         sums = _marginals(plan.detach(), a, b, options)
         error = errors(*sums, a, b)
@@ -184,7 +188,7 @@ def solve(
     if not options.balanced:
         error, worst = error + residual, worst + residual
     converged = worst <= (1e-3 if options.tol is None else options.tol)
-    if checks.can_look(converged) and not bool(converged.all()):
+    if checks.can_look(converged) and not converged.numpy().all():
         _tell(sums[0], a, options)
     return Transport(
         plan=plan.mT if flip else plan,
@@ -200,7 +204,7 @@ def solve(
 
 def _tell(rows: Tensor, a: Tensor, options: Options) -> None:
     """Log once what a plan that did not converge lacks."""
-    if options.balanced and bool(((rows.sum(-1) / a.sum(-1) - 1).abs() > 1e-2).any()):
+    if options.balanced and (abs(rows.sum(-1) / a.detach().sum(-1) - 1) > 1e-2).numpy().any():
         checks.log_once("a transport plan lost or gained more than 1 % of its mass: see Transport.marginal_error")
     elif options.tol is not None:
         checks.log_once("Sinkhorn's sweeps ended before the tolerance was met: see Transport.converged")
@@ -228,7 +232,14 @@ def _differentiable(
     with torch.set_grad_enabled(unroll and traced):
         kernel = choose(options.domain, cost, a, b, epsilon, tau_a, tau_b, options.stabilizer, keeps_history=unroll)
         run = sweep(
-            kernel, kernel.enter(initial), b, options.num_iters, options.tol, options.tol_norm, unroll and not traced
+            kernel,
+            kernel.enter(initial),
+            b,
+            options.num_iters,
+            options.tol,
+            options.tol_norm,
+            keep_history=unroll and not traced,
+            keep_residual=not options.balanced,
         )
         f, g = kernel.potentials(run.left, run.right)
         plan, num_iters = kernel.plan(run.left, run.right), run.num_iters
@@ -236,7 +247,8 @@ def _differentiable(
             f, g, plan, steps = newton(cost, a, b, f, g, epsilon, options.newton_iters, options.tol)
             num_iters = num_iters + steps
     if options.gradient == "envelope":
-        value = value_of(a, b, f, g, plan, epsilon, options)
+        with torch.no_grad():
+            value = value_of(a, b, f, g, plan, epsilon, options)
         if torch.is_grad_enabled():
             slopes = _slopes(cost, a, b, f, g, epsilon, options)
             value = Envelope.apply(cost, a, b, *slopes, plan, value)
@@ -258,7 +270,7 @@ def _differentiable(
 
 def value_of(a: Tensor, b: Tensor, f: Tensor, g: Tensor, plan: Tensor, epsilon: Tensor, options: Options) -> Tensor:
     """The dual objective of two potentials."""
-    value = (_conjugate(f, epsilon, options.tau_a) * a).sum(-1) + (_conjugate(g, epsilon, options.tau_b) * b).sum(-1)
+    value = _dot(_conjugate(f, epsilon, options.tau_a), a) + _dot(_conjugate(g, epsilon, options.tau_b), b)
     if options.balanced:
         return value
     return value - epsilon[..., 0, 0] * (plan.sum((-2, -1)) - a.sum(-1) * b.sum(-1))

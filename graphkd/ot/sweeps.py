@@ -26,7 +26,7 @@ class Sweeps:
     Attributes:
         left: The last state of the rows.
         right: The last state of the columns.
-        residual: Per problem, by how much the columns were off before the last half-sweep.
+        residual: Per problem, by how much the columns were off before the last half-sweep, where that was looked at.
         num_iters: Sweeps per problem.
         start: The state of the columns at the start.
         history: The states after every sweep, where they were asked for.
@@ -48,6 +48,7 @@ def sweep(
     tol: Real | None,
     tol_norm: Norm,
     keep_history: bool = False,
+    keep_residual: bool = False,
 ) -> Sweeps:
     """Run the sweeps; a problem that met the tolerance is frozen, and on the CPU the loop ends when all have.
 
@@ -59,6 +60,7 @@ def sweep(
         tol: When a problem is done, or None to run all sweeps.
         tol_norm: What the tolerance bounds.
         keep_history: Whether to keep all states.
+        keep_residual: Whether to look at the last sweep's residual also where no tolerance asks for it.
     """
     looking = checks.can_look(mass)
     share = torch.ones_like(mass[..., 0]) if tol_norm == "max" else mass.sum(-1)
@@ -68,13 +70,14 @@ def sweep(
     history: list[State] = []
     if tol is None:
         count = count + num_iters
-        if not keep_history:
-            right, num_iters = domain.advance(right, num_iters - 1), 1
-    for step in range(num_iters):
+        if not (keep_history or keep_residual):
+            left, right = domain.advance(right, num_iters)
+            return Sweeps(left, right, residual, count, start)
+    for _ in range(num_iters):
         before, previous = right, (left, right, residual)
         left = domain.rows(right)
         right = domain.columns(left)
-        if tol is not None or step == num_iters - 1:
+        if tol is not None or keep_residual:
             residual = _summary(domain.excess(before, right), share, tol_norm)
         if active is not None:
             left, right, residual = (
