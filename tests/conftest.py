@@ -25,15 +25,19 @@ def seed() -> None:
 
 
 class Operations(TorchDispatchMode):
-    """Counts the operations that a device would run."""
+    """Counts the operations that a device would run, and the entries of their largest result."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self.largest = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.counts[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and func.overloadpacket.__name__ != "expand":
+            self.largest = max(self.largest, result.numel())
+        return result
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ CHUNK = 2**22
 
 def shared_sinkhorn(
     cost: Float[Tensor, "n m"],
-    a: Float[Tensor, "b n"] | None = None,
-    b: Float[Tensor, "b m"] | None = None,
+    a: Float[Tensor, "*a n"] | None = None,
+    b: Float[Tensor, "*b m"] | None = None,
     *,
     epsilon: Real | Relative,
     num_iters: int = 50,
@@ -48,15 +48,16 @@ def shared_sinkhorn(
 
     Args:
         cost: M (n m).
-        a: Masses of the rows (N n), a pair in each line; uniform by default.
-        b: Masses of the columns (N m), with the same sum in each line; uniform by default.
+        a: Masses of the rows (N n), a pair in each line, or (n) for all; uniform by default.
+        b: Masses of the columns (N m) or (m), with the same sum in each line; uniform by default.
         epsilon: As for :func:`sinkhorn`.
         num_iters: Sweeps, at most.
         tol: As for :func:`sinkhorn`.
         tol_norm: As for :func:`sinkhorn`.
         order: Whether rows or columns are updated first.
         domain: As for :func:`sinkhorn`; ``auto`` computes in float64 where float32 would underflow, and beyond that in
-            the log domain, some pairs at a time.
+            the log domain, some pairs at a time. On an accelerator it is float64: a cost that spans more than 300
+            epsilon needs ``log`` there.
         gradient: ``envelope`` differentiates ``value``, ``unroll`` also ``linear`` and the potentials, through the
             sweeps that were run, with two vectors per sweep and pair in memory.
         stabilizer: As for :func:`sinkhorn`.
@@ -82,8 +83,11 @@ def shared_sinkhorn(
         raise ValueError("shared_sinkhorn needs gradient envelope or unroll, got 'implicit', which is for single plans")
     if cost.dim() != 2:
         raise ValueError(f"shared_sinkhorn needs one cost (n, m) for all pairs, got shape {tuple(cost.shape)}")
-    checked = prepare(cost, a, b)
-    # Only looked at through the one cost: its gradient must not pass through N copies.
+    for name, masses in (("a", a), ("b", b)):
+        if masses is not None and masses.dim() > 2:
+            raise ValueError(f"{name} needs masses of shape (N, size) or (size), got {tuple(masses.shape)}")
+    # A leading axis of one makes the batch; what is computed with is the one cost, without its N copies.
+    checked = prepare(cost.unsqueeze(0), a, b)
     problem = checked._replace(cost=raised(cost))
     scale = resolve(epsilon, problem.cost)
     flip = order == "columns_first"
@@ -93,7 +97,8 @@ def shared_sinkhorn(
     with no_autocast(cost.device):
         transport = _in_precision(problem, scale, options._replace(order="rows_first"), g)
     if gradient == "envelope":
-        transport = transport._replace(linear=NoGradient.apply("use gradient='unroll'", transport.linear, cost, a, b))
+        leaves = problem.cost, problem.a, problem.b
+        transport = transport._replace(linear=NoGradient.apply("use gradient='unroll'", transport.linear, *leaves))
     if flip and transport.potentials is not None:
         transport = transport._replace(plan=transport.plan.mT, potentials=transport.potentials[::-1])
     return transport._replace(epsilon=scale)

@@ -1,7 +1,6 @@
 """Sinkhorn's loop: half-sweeps, in the domain that suits the problem, until enough of them were run."""
 
-from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,8 +18,7 @@ State = tuple[Array, Array, Tensor | None]
 """The rows, the columns, and which problems took the sweep that led here (None: all of them)."""
 
 
-@dataclass
-class Sweeps:
+class Sweeps(NamedTuple):
     """What a run of the loop left behind.
 
     Attributes:
@@ -37,7 +35,7 @@ class Sweeps:
     residual: Tensor
     num_iters: Tensor
     start: Array
-    history: list[State] = field(default_factory=list[State])
+    history: list[State]
 
 
 def sweep(
@@ -72,7 +70,7 @@ def sweep(
         count = count + num_iters
         if not (keep_history or keep_residual):
             left, right = domain.advance(right, num_iters)
-            return Sweeps(left, right, residual, count, start)
+            return Sweeps(left, right, residual, count, start, [])
     for _ in range(num_iters):
         before, previous = right, (left, right, residual)
         left = domain.rows(right)

@@ -1,4 +1,4 @@
-"""Random transport problems, and the plainest way to solve them."""
+"""Random transport problems, the plainest way to solve them, and the plainest way to differentiate."""
 
 from collections.abc import Callable
 
@@ -44,6 +44,40 @@ def textbook() -> Callable[..., Tensor]:
         return u[:, None] * kernel * v
 
     return loop
+
+
+@pytest.fixture
+def assert_slopes() -> Callable[..., None]:
+    """A function that holds the gradients of a scalar function against central differences along random ways.
+
+    Of the inputs named in ``masses`` by their place the sums are kept, and what is zero stays zero.
+    """
+
+    def check(
+        function: Callable[..., Tensor],
+        inputs: tuple[Tensor, ...],
+        masses: tuple[int, ...] = (1, 2),
+        step: float = 1e-5,
+        rel: float = 1e-5,
+        abs: float = 1e-8,
+    ) -> None:
+        leaves = [x.detach().clone().requires_grad_() for x in inputs]
+        gradients = torch.autograd.grad(function(*leaves), leaves)
+        generator = torch.Generator().manual_seed(1)
+        for place, gradient in enumerate(gradients):
+            way = torch.randn(gradient.shape, generator=generator, dtype=gradient.dtype)
+            if place in masses:
+                alive = inputs[place] > 0
+                way = torch.where(alive, way - (way * alive).sum(-1, keepdim=True) / alive.sum(-1, keepdim=True), 0.0)
+            ends = [
+                float(function(*(x + sign * step * way if k == place else x for k, x in enumerate(inputs))).detach())
+                for sign in (1, -1)
+            ]
+            wanted = (ends[0] - ends[1]) / (2 * step)
+            assert wanted != 0
+            assert float((gradient * way).sum()) == pytest.approx(wanted, rel=rel, abs=abs)
+
+    return check
 
 
 @pytest.fixture(autouse=True)

@@ -191,3 +191,59 @@ def test_unroll_stays_finite_in_float32_where_the_plan_underflows(problem):
     for output in (transport.value, transport.plan.square().sum(), f.sum(), g.square().sum()):
         (gradient,) = torch.autograd.grad(output, cost, retain_graph=True)
         assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_unroll_differentiates_the_start(problem, assert_slopes, domain):
+    def value(cost, a, b, g):
+        start = torch.zeros_like(a), g
+        options = {"num_iters": 2, "domain": domain, "gradient": "unroll", "warm_start": start}
+        return sinkhorn(cost, a, b, epsilon=0.3, **options).value
+
+    start = torch.rand(7, dtype=torch.float64)
+    assert_slopes(value, (*problem(5, 7), start), masses=(1, 2, 3))
+
+
+@pytest.mark.parametrize(("epsilon", "domain"), [(0.05, "auto"), (0.002, "auto"), (0.05, "log")])
+@pytest.mark.parametrize(
+    ("gradient", "matrices"), [("envelope", 1), ("implicit", 2), ("unroll", 2)], ids=lambda x: str(x)
+)
+def test_backward_keeps_few_matrices_and_for_unroll_two_vectors_a_sweep(problem, gradient, matrices, epsilon, domain):
+    n, sweeps = 60, 40
+    cost, a, b = (x.requires_grad_() for x in problem(n, n))
+    kept: dict[int, int] = {}
+
+    def keep(x):
+        if x.untyped_storage().data_ptr() not in given:
+            kept[x.untyped_storage().data_ptr()] = x.numel()
+        return x
+
+    given = {x.untyped_storage().data_ptr() for x in (cost, a, b)}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        transport = sinkhorn(cost, a, b, epsilon=epsilon, num_iters=sweeps, gradient=gradient, domain=domain)
+        loss = transport.value if gradient == "envelope" else transport.plan.sin().sum()
+    held = sum(kept.values()) + held_by_unroll(loss)
+    vectors = 2 * (sweeps + 1) if gradient == "unroll" else 0
+    # The reading of the plan keeps one matrix of its own.
+    assert held <= matrices * n * n + (gradient != "envelope") * n * n + (vectors + 8) * n
+    loss.backward()
+
+
+def held_by_unroll(loss: Tensor) -> int:
+    """Entries of the states and the kernel that the node of unrolled sweeps keeps outside of autograd's sight."""
+    nodes, seen, total = [loss.grad_fn], set(), 0
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "run"):
+            states = {
+                id(x): x.size if hasattr(x, "dtype") and not isinstance(x, Tensor) else x.numel()
+                for left, right, _ in node.run.history
+                for x in (left, right)
+            }
+            kernel = getattr(node.domain, "kernel", None)
+            total += sum(states.values()) + (0 if kernel is None else kernel.size)
+        nodes += [parent for parent, _ in node.next_functions]
+    return total

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphkd import checks
-from graphkd.ot import Relative, sinkhorn
+from graphkd.ot import Relative, ipot, shared_sinkhorn, sinkhorn
 from graphkd.ot.problem import marginal_error
 
 # The function as users have it, without the run-time type checks of the tests.
@@ -161,23 +161,50 @@ def test_a_nan_stays_a_nan_where_looking_is_not_free(monkeypatch):
     assert not bool(transport.converged)
 
 
+@pytest.mark.parametrize("solve", [sinkhorn, ipot, shared_sinkhorn], ids=lambda solve: solve.__name__)
+def test_where_looking_is_not_free_the_status_tells_what_was_bad(monkeypatch, solve):
+    monkeypatch.setattr(checks, "can_look", lambda tensor: False)
+    options = {} if solve is ipot else {"epsilon": 1.0}
+    a, b = A.repeat(4, 1), B.repeat(4, 1)
+    b[1] *= 2
+    a[2, 0] = -1
+    a[3, 0], b[3, 0] = float("nan"), 7
+    assert solve(COST, a[:1], b[:1], **options).check().status.tolist() == [0]
+    transport = solve(COST, a, b, **options)
+    assert transport.status.tolist()[:2] == [0, 4]
+    assert [status & 2 for status in transport.status.tolist()] == [0, 0, 2, 2]
+    with pytest.raises(ValueError, match=r"masses need finite values of at least 0.*in problems \[2, 3\] of 4"):
+        transport.check()
+    nan = solve(entry(COST, float("nan")), a[:1], b[:1], **options)
+    assert nan.status.tolist() == [1]
+    with pytest.raises(ValueError, match="costs need finite values"):
+        nan.check()
+
+
+def test_check_raises_for_a_result_that_is_not_finite(problem):
+    transport = sinkhorn(*problem(3, 4), epsilon=0.1)
+    assert transport.check() is transport
+    with pytest.raises(ValueError, match="needs a finite plan"):
+        transport._replace(marginal_error=torch.tensor(float("nan"))).check()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("gradient", ["envelope", "unroll"])
+@pytest.mark.parametrize("gradient", ["envelope", "implicit", "unroll"])
 def test_compiling_changes_no_number(gradient):
     # In a process of its own: the compiler cannot trace the run-time type checks that the tests switch on.
     program = f"""
         import torch
-        from graphkd.ot import Relative, sinkhorn
+        from graphkd.ot import Relative, ipot, shared_sinkhorn, sinkhorn
 
         def solve(cost):
-            transport = sinkhorn(cost, epsilon=Relative(0.5), num_iters=4, domain="log", gradient={gradient!r})
+            transport = sinkhorn(cost, epsilon=Relative(0.5), num_iters=30, gradient={gradient!r})
             return transport.value, transport.plan, transport.marginal_error
 
         cost = torch.rand(5, 7, dtype=torch.float64, requires_grad=True)
         eager, compiled = solve(cost), torch.compile(solve, backend="aot_eager", fullgraph=True)(cost)
-        torch.testing.assert_close(compiled, eager)
+        torch.testing.assert_close(compiled, eager, atol=1e-9, rtol=1e-9)
         slopes = [torch.autograd.grad(outputs[0], cost)[0] for outputs in (compiled, eager)]
-        torch.testing.assert_close(*slopes)
+        torch.testing.assert_close(*slopes, atol=1e-9, rtol=1e-9)
         assert slopes[0].abs().sum() > 0
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
