@@ -52,10 +52,16 @@ def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
         raise ValueError(f"{name} needs one of {', '.join(known)}, got {value!r}")
 
 
+def tensor(**given: object) -> None:
+    """Raise unless each is a tensor."""
+    for name, x in given.items():
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{name} needs a tensor, got {type(x).__name__}")
+
+
 def rows(name: str, x: Tensor) -> None:
     """Raise unless x is a non-empty, finite, floating-point matrix of rows (..., n, d)."""
-    if not isinstance(x, Tensor):
-        raise ValueError(f"{name} needs a tensor, got {type(x).__name__}")
+    tensor(**{name: x})
     floating(name, x)
     if x.dim() < 2:
         raise ValueError(f"{name} needs rows of shape (n, d), got shape {tuple(x.shape)}")
@@ -90,9 +96,18 @@ def finite(name: str, x: Tensor) -> None:
         )
 
 
+def in_range(value: Tensor, **inputs: Tensor) -> None:
+    """Raise if a result, on the CPU, left the range of its dtype, with the largest of each input."""
+    if can_look(value) and not bool(torch.isfinite(value).all()):
+        came = ", ".join(f"{name} up to {float(x.detach().abs().max()):.3g}" for name, x in inputs.items())
+        raise ValueError(f"needs inputs of which the value stays in the range of {value.dtype}, got {came}")
+
+
 def same_device(**tensors: Tensor | None) -> None:
-    """Raise unless all given tensors live on one device."""
-    devices = {name: x.device for name, x in tensors.items() if x is not None}
+    """Raise unless all that is given, but for None, are tensors on one device."""
+    given = {name: x for name, x in tensors.items() if x is not None}
+    tensor(**given)
+    devices = {name: x.device for name, x in given.items()}
     if len(set(devices.values())) > 1:
         came = ", ".join(f"{name} on {device}" for name, device in devices.items())
         raise ValueError(f"needs all tensors on one device, got {came}")

@@ -17,7 +17,7 @@ Features = Mapping[str, Tensor]
 """A network's activations on one batch: ``feat`` (n d), ``map`` (n c h w), ``logits`` (n c), ``tokens`` (n t d)."""
 
 
-BAD_COST, BAD_MASS, UNEQUAL_MASS = 1, 2, 4
+BAD_COST, BAD_MASS, UNEQUAL_MASS, BAD_PAIRS = 1, 2, 4, 8
 """The bits of a transport's status."""
 
 
@@ -39,7 +39,8 @@ class Transport(NamedTuple):
         paired: Whether the plan is the identity coupling by construction.
         status: (\*b), zero for good input. On an accelerator, where a solver does not wait to look at what it was
             given: 1 for costs that are not finite, 2 for masses that are not, are negative or sum to zero, 4 for
-            unequal sums, or the sum of these. None where the solver does not judge.
+            unequal sums, 8 for pairs that are out of range or given twice, or the sum of these. None where the solver
+            does not judge.
         linear: :math:`\langle P, M\rangle` (\*b) from solvers that never form each P; elsewhere None.
         carried: (\*b), the share of the mass that a sparse support can carry; None where any pair may be matched.
     """
@@ -65,6 +66,7 @@ class Transport(NamedTuple):
             BAD_COST: "costs need finite values, got NaN or infinite ones",
             BAD_MASS: "masses need finite values of at least 0 with a sum above 0, got others",
             UNEQUAL_MASS: "masses need equal sums, got others",
+            BAD_PAIRS: "pairs need nodes in range and to be given once, got others",
         }
         if self.status is not None:
             for bit, message in words.items():

@@ -3,6 +3,7 @@
 from jaxtyping import Shaped
 from torch import Tensor
 
+from graphkd import checks
 from graphkd.ot.problem import Relative, prepare, resolve
 from graphkd.ot.sinkhorn import Options, solve
 from graphkd.typing import Real, Transport
@@ -66,6 +67,7 @@ def sinkhorn_divergence(
     assert value is not None and own is not None and other is not None
     gap = across.a.sum(-1) - across.b.sum(-1)
     value = value - (own + other) / 2 + scale[..., 0, 0] / 2 * gap.square()
+    checks.in_range(value, cost=across.cost, row_cost=rows.cost, column_cost=columns.cost)
     error, converged, num_iters_ = three[0].marginal_error, three[0].converged, three[0].num_iters
     for transport in three[1:]:
         error = error.maximum(transport.marginal_error)

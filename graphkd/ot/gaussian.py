@@ -106,6 +106,7 @@ def gaussian(
             spread = gap.square().sum(-1)
         else:
             spread = _bures(_factor(centred_x, weight_x, eps), _factor(centred_y, weight_y, eps))
+    checks.in_range(mean + spread, x=x, y=y)
     return GaussianTransport(mean + spread, mean, spread)
 
 

@@ -81,7 +81,7 @@ def prepare(cost: Tensor, a: Tensor | None, b: Tensor | None, *, equal: bool = T
     n, m = cost.shape[-2:]
     a, total = (uniform(n, cost), 1.0) if a is None else _mass("a", a, n, cost)
     b, other = (uniform(m, cost), 1.0) if b is None else _mass("b", b, m, cost)
-    judged = None if checks.can_look(cost) else _judge(cost, a, b, equal)
+    judged = None if checks.can_look(cost) else judge(cost, a, b, equal)
     cost, a, b = _same_batch(cost, a, b)
     if judged is not None:
         return Problem(cost, a, b, judged.expand(cost.shape[:-2]))
@@ -158,7 +158,7 @@ def _same_batch(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 @torch.no_grad()
-def _judge(cost: Tensor, a: Tensor, b: Tensor, equal: bool) -> Tensor:
+def judge(cost: Tensor, a: Tensor, b: Tensor, equal: bool) -> Tensor:
     """The status bits, without waiting for the device."""
     total, other = a.sum(-1), b.sum(-1)
     bad_cost = ~torch.isfinite(cost).all(-1).all(-1)

@@ -81,6 +81,8 @@ def shared_sinkhorn(
     options.check()
     if gradient == "implicit":
         raise ValueError("shared_sinkhorn needs gradient envelope or unroll, got 'implicit', which is for single plans")
+    checks.tensor(cost=cost)
+    checks.same_device(cost=cost, a=a, b=b)
     if cost.dim() != 2:
         raise ValueError(f"shared_sinkhorn needs one cost (n, m) for all pairs, got shape {tuple(cost.shape)}")
     for name, masses in (("a", a), ("b", b)):

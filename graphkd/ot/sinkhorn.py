@@ -215,8 +215,11 @@ def start(warm_start: tuple[Tensor, Tensor] | None, flip: bool, b: Tensor, centr
     if warm_start is None:
         return None
     g = warm_start[0 if flip else 1]
-    if g.shape[-1] != b.shape[-1]:
-        raise ValueError(f"warm_start needs {b.shape[-1]} potentials on the side updated second, got {tuple(g.shape)}")
+    if g.dim() > b.dim() or any(size not in (1, other) for size, other in zip(g.shape[::-1], b.shape[::-1])):
+        raise ValueError(
+            f"warm_start needs potentials of shape {tuple(b.shape)} on the side updated second, got {tuple(g.shape)}"
+        )
+    checks.finite("warm_start", g)
     g = g.to(b)
     # A constant moves freely between f and g where both masses are kept; a large one would overflow when scaling.
     return (centred(g) if centred_ else g).expand_as(b)

@@ -84,3 +84,23 @@ def assert_slopes() -> Callable[..., None]:
 def forget_what_was_logged() -> None:
     """Let every test see the first of each warning."""
     checks.log_once.cache_clear()
+
+
+@pytest.fixture
+def graphs() -> Callable[..., list[Tensor]]:
+    """A function that gives a cost, two relations of at least 0.1 and two masses that are not uniform."""
+
+    def make(
+        n: int, m: int, *, batch=(), seed: int = 0, symmetric: bool = True, dtype: torch.dtype = torch.float64
+    ) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+
+        def rand(*shape: int) -> Tensor:
+            return torch.rand(*batch, *shape, generator=generator, dtype=dtype) + 0.1
+
+        cost, student, teacher, a, b = rand(n, m), rand(n, n), rand(m, m), rand(n), rand(m)
+        if symmetric:
+            student, teacher = student + student.mT, teacher + teacher.mT
+        return [cost, student, teacher, a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)]
+
+    return make

@@ -94,8 +94,8 @@ def test_bad_masses_are_refused(a, b, message):
         (dict(stabilizer=float("nan")), "stabilizer needs .* got nan"),
         (dict(stabilizer=float("inf")), "stabilizer needs .* got inf"),
         (dict(stabilizer=1e-8, domain="log"), "stabilizer needs .* got 1e-08 in domain 'log'"),
-        (dict(warm_start=(A, A)), r"warm_start needs 4 potentials .* got \(3,\)"),
-        (dict(warm_start=(B, B), order="columns_first"), r"warm_start needs 3 potentials .* got \(4,\)"),
+        (dict(warm_start=(A, A)), r"warm_start needs potentials of shape \(4,\) .* got \(3,\)"),
+        (dict(warm_start=(B, B), order="columns_first"), r"warm_start needs potentials of shape \(3,\) .* got \(4,\)"),
     ],
 )
 def test_bad_options_are_refused(options, message):
