@@ -4,12 +4,17 @@ Student first: rows of a plan are student nodes.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from graphkd import checks
 from graphkd.ot.domains import DomainName
+from graphkd.ot.exact import exact
+from graphkd.ot.gromov import LossName, Solver, fused_gromov
+from graphkd.ot.gromov import Options as GromovOptions
+from graphkd.ot.ipot import ipot
 from graphkd.ot.problem import Norm, Relative, marginal_error
 from graphkd.ot.sinkhorn import Gradient, Options, Order, sinkhorn
 from graphkd.typing import Real, Relations, Transport
@@ -88,7 +93,8 @@ class Sinkhorn:
     """Entropic transport with both masses kept; the arguments are those of :func:`graphkd.ot.sinkhorn`.
 
     With ``gradient="envelope"`` the plan is a constant: right for :class:`~graphkd.reductions.TransportCost`, refused
-    for reductions that read the plan. ``"unroll"`` differentiates the sweeps that were run.
+    for reductions that read the plan. ``"implicit"`` differentiates the plan at convergence, ``"unroll"`` the sweeps
+    that were run.
 
     Optimised couplings ignore the pairing of student and teacher samples: shuffling the teacher's batch permutes the
     plan and leaves a transport cost unchanged.
@@ -120,9 +126,103 @@ class Sinkhorn:
     def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
         """Couple by Sinkhorn's algorithm on the cost."""
         transport = sinkhorn(_needed(cost, "Sinkhorn"), a, b, **vars(self))
-        if self.differentiates_plan:
-            return transport
-        return transport._replace(plan=transport.plan.detach())
+        return transport if self.differentiates_plan else _held(transport)
+
+
+@dataclass(frozen=True)
+class IPOT:
+    """Transport without regularisation, by proximal steps; the arguments are those of :func:`graphkd.ot.ipot`.
+
+    The plan is a constant: right for :class:`~graphkd.reductions.TransportCost`, refused for reductions that read the
+    plan. The pairing of student and teacher samples is ignored.
+
+    >>> IPOT()(torch.eye(2), None, torch.ones(2) / 2, torch.ones(2) / 2).plan.round(decimals=2)
+    tensor([[0.0000, 0.5000],
+            [0.5000, 0.0000]])
+    """
+
+    beta: Real = 0.5
+    num_iters: int = 50
+    num_inner: int = 1
+
+    differentiates_plan = False
+
+    def __post_init__(self) -> None:
+        checks.positive("beta", self.beta)
+        checks.at_least("num_iters", self.num_iters, 1)
+        checks.at_least("num_inner", self.num_inner, 1)
+
+    def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
+        """Couple by proximal steps on the cost."""
+        return _held(ipot(_needed(cost, "IPOT"), a, b, **vars(self)))
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Transport without regularisation, by the network simplex; the arguments are those of :func:`graphkd.ot.exact`.
+
+    The plan is a constant: right for :class:`~graphkd.reductions.TransportCost`, refused for reductions that read the
+    plan. The pairing of student and teacher samples is ignored. Runs on the CPU, so that an accelerator waits.
+
+    >>> Exact()(torch.eye(2), None, torch.ones(2) / 2, torch.ones(2) / 2).plan
+    tensor([[0.0000, 0.5000],
+            [0.5000, 0.0000]])
+    """
+
+    max_iters: int = 1_000_000
+
+    differentiates_plan = False
+
+    def __post_init__(self) -> None:
+        checks.at_least("max_iters", self.max_iters, 1)
+
+    def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
+        """Couple at least cost."""
+        return _held(exact(_needed(cost, "exact"), a, b, **vars(self)))
+
+
+@dataclass(frozen=True)
+class FusedGromov:
+    """Transport that keeps costs small and relations alike; the arguments are those of :func:`graphkd.ot.fused_gromov`.
+
+    With ``TransportCost(alpha)`` of the same alpha as reduction, the loss is the fused Gromov-Wasserstein distance with
+    its gradient: the plan is a constant, and reductions that read it are refused. The pairing of student and teacher
+    samples is ignored, except that ``start="identity"`` begins at it.
+
+    >>> path = torch.tensor([[0.0, 1.0, 2.0], [1.0, 0.0, 1.0], [2.0, 1.0, 0.0]])
+    >>> masses = torch.ones(3) / 3
+    >>> FusedGromov(alpha=1, start="identity")(None, Relations(path, path), masses, masses).plan
+    tensor([[0.3333, 0.0000, 0.0000],
+            [0.0000, 0.3333, 0.0000],
+            [0.0000, 0.0000, 0.3333]])
+    """
+
+    alpha: Real = 0.5
+    loss: LossName = "square"
+    solver: Solver = "auto"
+    num_iters: int | None = None
+    num_inner: int = 5
+    epsilon: Real | Relative = Relative(0.3)
+    semi_relaxed: bool = False
+    start: Literal["product", "identity"] = "product"
+    tol: Real | None = None
+
+    differentiates_plan = False
+
+    def __post_init__(self) -> None:
+        options = dict(vars(self))
+        checks.one_of("start", options.pop("start"), ("product", "identity"))
+        GromovOptions(**options).check()
+
+    def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
+        """Couple by fused Gromov-Wasserstein transport."""
+        student, teacher = (None, None) if relations is None else relations
+        return _held(fused_gromov(cost, student, teacher, a, b, **vars(self)))
+
+
+def _held(transport: Transport) -> Transport:
+    """The same with the plan as a constant."""
+    return transport._replace(plan=transport.plan.detach())
 
 
 def _needed(cost: Tensor | None, coupling: str) -> Tensor:

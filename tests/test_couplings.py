@@ -5,9 +5,15 @@ import inspect
 import pytest
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
-from graphkd.couplings import Identity, RowSoftmax, Sinkhorn
-from graphkd.ot import Relative, sinkhorn
+from graphkd import measures
+from graphkd.couplings import IPOT, Exact, FusedGromov, Identity, RowSoftmax, Sinkhorn
+from graphkd.loss import GraphLoss
+from graphkd.ot import Relative, exact, fused_gromov, ipot, sinkhorn
+from graphkd.reductions import TransportCost
+from graphkd.relations import Pairwise
+from graphkd.typing import Relations
 
 
 def problem(n: int = 4, m: int = 6) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,8 +119,45 @@ def test_sinkhorn_hands_every_option_to_the_solver():
         assert got.converged == wanted.converged
 
 
-def test_sinkhorn_has_the_solvers_defaults():
-    ours, theirs = (inspect.signature(inspect.unwrap(f)).parameters for f in (Sinkhorn, sinkhorn))
+@pytest.mark.parametrize("relaxed", [dict(tau_a=0.7), dict(tau_b=0.3), dict(newton_iters=2, gradient="implicit")])
+def test_sinkhorn_hands_on_how_masses_are_held_and_newtons_steps(relaxed):
+    cost, a, b = problem()
+    got, wanted = Sinkhorn(0.1, **relaxed)(cost, None, a, b), sinkhorn(cost, a, b, epsilon=0.1, **relaxed)
+    assert torch.equal(got.plan, wanted.plan)
+    assert not torch.equal(got.plan, Sinkhorn(0.1)(cost, None, a, b).plan)
+
+
+@pytest.mark.parametrize(
+    ("coupling", "solve", "options"),
+    [
+        (IPOT, ipot, dict(beta=0.3, num_iters=4, num_inner=2)),
+        (Exact, exact, dict(max_iters=3)),
+        (
+            FusedGromov,
+            fused_gromov,
+            dict(alpha=0.3, solver="mirror", num_iters=3, num_inner=2, epsilon=0.2, start="identity", tol=1e-7),
+        ),
+        (FusedGromov, fused_gromov, dict(loss="kl", semi_relaxed=True)),
+    ],
+)
+def test_others_hand_every_option_to_their_solver_and_hold_the_plan(coupling, solve, options):
+    cost, a, _ = problem(6, 6)
+    cost.requires_grad_()
+    relations = Relations(torch.rand(6, 6, dtype=cost.dtype), torch.rand(6, 6, dtype=cost.dtype))
+    between = relations if solve is fused_gromov else ()
+    got, wanted = coupling(**options)(cost, relations, a, a), solve(cost, *between, a, a, **options)
+    assert torch.equal(got.plan, wanted.plan)
+    assert got.num_iters == wanted.num_iters
+    assert not got.plan.requires_grad
+    assert got.value.requires_grad
+    assert not coupling(**options).differentiates_plan
+
+
+@pytest.mark.parametrize(
+    ("coupling", "solve"), [(Sinkhorn, sinkhorn), (IPOT, ipot), (Exact, exact), (FusedGromov, fused_gromov)]
+)
+def test_couplings_have_their_solvers_defaults(coupling, solve):
+    ours, theirs = (inspect.signature(inspect.unwrap(f)).parameters for f in (coupling, solve))
     for name, parameter in ours.items():
         assert parameter.default == theirs[name].default, name
 
@@ -135,12 +178,54 @@ def test_only_an_unrolled_plan_is_differentiable():
 def test_optimised_couplings_ignore_the_pairing():
     cost, a, b = problem()
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    for coupling in (Sinkhorn(0.1), RowSoftmax(0.1)):
+    for coupling in (Sinkhorn(0.1), RowSoftmax(0.1), IPOT(), Exact()):
         plan = coupling(cost, None, a, b).plan
         torch.testing.assert_close(coupling(cost[:, order], None, a, b[order]).plan, plan[:, order])
 
 
-@pytest.mark.parametrize("coupling", [RowSoftmax(0.1), Sinkhorn(0.1)])
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+def test_fused_gromov_with_its_own_reduction_is_the_distance_with_its_gradient(alpha):
+    coupling = FusedGromov(alpha=alpha, solver="conditional")
+    loss = GraphLoss(
+        None if alpha == 1 else measures.sqeuclidean,
+        None if alpha == 0 else Pairwise(measures.sqeuclidean),
+        coupling,
+        TransportCost(alpha),
+    )
+    student = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(6, 3, dtype=torch.float64)
+    value = loss(Data(x=student), Data(x=teacher))
+    (slope,) = torch.autograd.grad(value, student)
+    cost, *relations = (
+        (x.unsqueeze(-2) - y).square().sum(-1) for x, y in ((student, teacher), (student, student), (teacher, teacher))
+    )
+    distance = fused_gromov(cost, *relations, alpha=alpha, solver="conditional").value
+    torch.testing.assert_close(value, distance)
+    torch.testing.assert_close(slope, torch.autograd.grad(distance, student)[0])
+
+
+def test_fused_gromov_without_relations_is_refused():
+    cost, a, b = problem()
+    with pytest.raises(ValueError, match="needs both relations"):
+        FusedGromov()(cost, None, a, b)
+
+
+@pytest.mark.parametrize(
+    ("coupling", "options", "message"),
+    [
+        (IPOT, dict(beta=0.0), "beta needs"),
+        (IPOT, dict(num_inner=0), "num_inner needs"),
+        (Exact, dict(max_iters=0), "max_iters needs"),
+        (FusedGromov, dict(alpha=1.5), "alpha needs"),
+        (FusedGromov, dict(num_iters=0), "num_iters needs"),
+    ],
+)
+def test_bad_options_of_others_are_refused_at_construction(coupling, options, message):
+    with pytest.raises(ValueError, match=message):
+        coupling(**options)
+
+
+@pytest.mark.parametrize("coupling", [RowSoftmax(0.1), Sinkhorn(0.1), IPOT(), Exact()])
 def test_couplings_that_optimise_refuse_a_loss_without_a_cost(coupling):
     _, a, b = problem()
     with pytest.raises(ValueError, match="coupling needs a cost between the two graphs, got a loss without one"):

@@ -24,7 +24,6 @@ from graphkd.typing import Real
 Gradients = tuple[Tensor | None, ...]
 
 
-
 def once(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
     """A backward that torch refuses to differentiate again, and that runs without autocast."""
 

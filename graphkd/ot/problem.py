@@ -144,6 +144,11 @@ def errors(rows: Tensor, columns: Tensor, a: Tensor, b: Tensor, norm: Norm = "l1
     return (row_gap.sum(-1) + column_gap.sum(-1)) / a.sum(-1)
 
 
+def expands(shape: torch.Size, wanted: torch.Size) -> bool:
+    """Whether a tensor of a shape can be expanded to another."""
+    return len(shape) <= len(wanted) and all(x in (1, y) for x, y in zip(shape[::-1], wanted[::-1], strict=False))
+
+
 def _same_batch(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if cost.shape[:-2] == a.shape[:-1] == b.shape[:-1]:
         return cost, a, b

@@ -12,7 +12,7 @@ from graphkd.ot.absorbed import Absorbed
 from graphkd.ot.domains import DomainName, factor_of
 from graphkd.ot.gradients import Envelope, Implicit, NoGradient, PlanOf, Unroll, centred
 from graphkd.ot.newton import newton
-from graphkd.ot.problem import Norm, Problem, Relative, errors, prepare, resolve
+from graphkd.ot.problem import Norm, Problem, Relative, errors, expands, prepare, resolve
 from graphkd.ot.sweeps import choose, sweep
 from graphkd.precision import no_autocast
 from graphkd.typing import Real, Transport
@@ -215,7 +215,7 @@ def start(warm_start: tuple[Tensor, Tensor] | None, flip: bool, b: Tensor, centr
     if warm_start is None:
         return None
     g = warm_start[0 if flip else 1]
-    if g.dim() > b.dim() or any(size not in (1, other) for size, other in zip(g.shape[::-1], b.shape[::-1])):
+    if not expands(g.shape, b.shape):
         raise ValueError(
             f"warm_start needs potentials of shape {tuple(b.shape)} on the side updated second, got {tuple(g.shape)}"
         )

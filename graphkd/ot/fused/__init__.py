@@ -1,0 +1,1 @@
+"""Parts of fused Gromov-Wasserstein transport: what is minimised, two ways down, and the gradient at the end."""
