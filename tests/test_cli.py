@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import graphkd
-from graphkd.cli import main
+from graphkd.cli import COMMANDS, main
 
 CONFIGS = Path(__file__).parent.parent / "examples" / "configs" / "digits"
 SHORT = ["--teacher_epochs", "1", "--trainer.enable_progress_bar", "false"]
@@ -39,6 +39,27 @@ def test_help_names_the_commands_and_not_every_class_of_torch(capsys):
     assert "known subclasses" not in printed
     assert "--resume" in printed
     assert "Passes over the training data" in printed
+
+
+def test_a_group_names_its_commands(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["benchmark", "--help"])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(f"{command.name.split()[1]} " in printed for command in COMMANDS if command.name.startswith("benchmark"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["benchmark"])
+    assert stopped.value.code == 2
+    assert "{step,ot}" in capsys.readouterr().err
+
+
+def test_an_interrupt_of_what_cannot_be_resumed_says_so(capsys, monkeypatch):
+    def interrupted(*options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graphkd.benchmark.step._student_step", interrupted)
+    assert main(["benchmark", "step", "--rounds", "1"]) == 130
+    assert "start it again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("config", ["alone", "kd", "otgd"])
