@@ -16,6 +16,8 @@ from graphkd.ot.problem import marginal_error
 ALPHA = 0.5
 SIZES = (32, 64, 128, 256, 512, 1024)
 ADJACENCY_SIZES = (128, 256)
+ADJACENCY_SEEDS = 5
+"""Between adjacencies the conditional gradient takes from a few to hundreds of steps: one problem says little."""
 BATCH = 16
 BATCH_SIZE = 64
 BATCH_FAMILIES: tuple[Family, ...] = ("noisy", "adjacency")
@@ -50,7 +52,9 @@ def gromov_section(
     """Families of pairs of graphs at several sizes, then a batch; a size given is also the batch's."""
     for family in families:
         for n in sizes or (ADJACENCY_SIZES if family == "adjacency" else SIZES):
-            yield _rows(f"{family}, n = {n}", gromov_problem(family, n), Shape(n), effort)
+            for seed in range(ADJACENCY_SEEDS if family == "adjacency" and not sizes else 1):
+                inputs = gromov_problem(family, n, seed=seed)
+                yield _rows(f"{family}, n = {n}" + (f", seed {seed}" if seed else ""), inputs, Shape(n), effort)
     for family in BATCH_FAMILIES:
         for n in sizes or (BATCH_SIZE,):
             inputs = gromov_problem(family, n, (batch,))

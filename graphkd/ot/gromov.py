@@ -13,7 +13,6 @@ from graphkd.ot.fused.inputs import Start, prepare_fused, start_plan
 from graphkd.ot.fused.lowrank import LowRank, parts
 from graphkd.ot.fused.mirror import Mirror
 from graphkd.ot.fused.objective import Found, Objective
-from graphkd.ot.fused.products import is_sparse
 from graphkd.ot.fused.structure import LOSSES, LossName
 from graphkd.ot.gradients import NoGradient, centred
 from graphkd.ot.problem import Relative, marginal_error
@@ -21,6 +20,9 @@ from graphkd.precision import no_autocast
 from graphkd.typing import Real, Transport
 
 Solver = Literal["auto", "mirror", "conditional"]
+
+ZIGZAG_NODES, ZIGZAG_SHARE = 128, 0.15
+"""From how many nodes on, and up to what share of entries that are not zero, conditional takes many small steps."""
 
 
 def fused_gromov(
@@ -66,9 +68,10 @@ def fused_gromov(
         solver: ``conditional`` goes to a vertex of the linearised problem in every step, found by a network simplex on
             the CPU. Where relations are distances it needs two or three steps. ``mirror`` takes proximal steps by few
             Sinkhorn sweeps: its work is fixed, it is batched, and an accelerator never waits. ``auto`` is conditional
-            on the CPU, except for relations of 128 nodes or more that are mostly zeros, where its steps zigzag; there
-            and elsewhere it is mirror.
-        num_iters: Steps, at most: by default 20 of mirror, 50 of conditional.
+            on the CPU, except for relations that are mostly zeros, of 128 nodes or more or in a batch, where its steps
+            zigzag; there and elsewhere it is mirror.
+        num_iters: Steps, at most: by default 12 of mirror, 50 of conditional. On kNN adjacency of 64 to 256 nodes 12
+            steps of mirror end 0.1 to 0.7 % above conditional, 20 within 0.3 %.
         num_inner: Sinkhorn sweeps in each step of mirror.
         epsilon: How far a step of mirror may go: the weight of its divergence from the last plan, in units of the
             linearised cost, or a share of that cost's standard deviation after its rows' and columns' means are taken
@@ -164,11 +167,15 @@ def _solve(objective: Objective, start: Tensor | None, options: Options) -> Foun
     conditional = options.solver == "conditional" or (options.solver == "auto" and _suits_conditional(objective))
     if conditional:
         return conditional_gradient(objective, start, options.num_iters or 50)
-    return Mirror(objective, options.epsilon, options.num_inner).run(start, options.num_iters or 20, options.tol)
+    return Mirror(objective, options.epsilon, options.num_inner).run(start, options.num_iters or 12, options.tol)
 
 
 def _suits_conditional(objective: Objective) -> bool:
+    """Whether conditional is the faster one: on the CPU, and not where its steps would zigzag between sparse graphs."""
     if not checks.can_look(objective.linear):
         return False
+    # One problem after the other: a batch of them is slow from fewer nodes on.
+    if objective.alpha == 0 or (objective.a.dim() == 1 and min(objective.linear.shape) < ZIGZAG_NODES):
+        return True
     relations = objective.structure.student, objective.structure.teacher
-    return objective.alpha == 0 or not any(isinstance(x, Tensor) and is_sparse(x) for x in relations)
+    return not any(isinstance(x, Tensor) and int(x.count_nonzero()) < ZIGZAG_SHARE * x.numel() for x in relations)

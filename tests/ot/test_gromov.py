@@ -300,3 +300,16 @@ def test_a_step_goes_further_at_a_smaller_epsilon_given_in_units_of_the_cost(gra
     relative = fused_gromov(*problem, solver="mirror", num_iters=5, epsilon=Relative(0.3))
     scaled = fused_gromov(100 * problem[0], *(10 * x for x in problem[1:3]), *problem[3:], solver="mirror", num_iters=5)
     torch.testing.assert_close(scaled.plan.detach(), relative.plan.detach(), atol=1e-9, rtol=0)
+
+
+def test_auto_is_conditional_but_between_sparse_relations_of_many_nodes_or_problems():
+    for family, n, batch, is_mirror in (
+        ("noisy", 128, (), False),
+        ("noisy", 64, (2,), False),
+        ("adjacency", 64, (), False),
+        ("adjacency", 64, (2,), True),
+        ("adjacency", 128, (), True),
+    ):
+        transport = fused_gromov(*gromov_problem(family, n, batch))
+        # Conditional has no epsilon.
+        assert bool((transport.epsilon > 0).all()) == is_mirror, (family, n, batch)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from graphkd.typing import Real
+
 
 class LowRank(NamedTuple):
     r"""A relation by its factors, :math:`C = L R^\top`: products with it cost n times the rank instead of n^2.
@@ -81,6 +83,11 @@ def detached(relation: Relation) -> Relation:
 def transposed(relation: Relation) -> Relation:
     """C^T."""
     return LowRank(relation.right, relation.left, relation.symmetric) if isinstance(relation, LowRank) else relation.mT
+
+
+def scaled(relation: Relation, factor: Real) -> Relation:
+    """A multiple of C."""
+    return relation._replace(left=factor * relation.left) if isinstance(relation, LowRank) else factor * relation
 
 
 def times(relation: Relation, x: Tensor) -> Tensor:

@@ -92,10 +92,10 @@ class Mirror:
     def _descend(self, start: Tensor | None, num_iters: int, tol: Real | None) -> tuple[State, Array]:
         state, slope = self._begin(start)
         count = self._array(torch.zeros_like(self.objective.a[..., 0], dtype=torch.int64))
-        active: Array | None = None
+        active: Any = None
         for step in range(num_iters):
             if step:
-                plan = self._tensor(state.plan)
+                plan = torch.from_numpy(state.plan) if self.on_numpy else state.plan  # pyright: ignore
                 slope = self._array(self.objective.slope(plan, self.objective.crossed.of(plan)))
             last = state
             state = self._step(state, slope)
@@ -129,7 +129,7 @@ class Mirror:
         lib, a, b = self.lib, self.a, self.b
         value = _inner(slope, state.plan) + _inner(self.linear, state.plan)
         uphill = value - state.value > UPHILL * abs(state.value)
-        caution = lib.where(uphill[..., None, None], 2 * state.caution, state.caution)
+        caution = state.caution + state.caution * uphill[..., None, None]
         of_rows = _product(slope, self.share_b)
         slope = slope - of_rows[..., None]
         of_columns = 0 * b
@@ -195,4 +195,6 @@ def _product(x: Array, vector: Array) -> Array:
 
 
 def _inner(x: Array, y: Array) -> Array:
+    if x.ndim == 2:
+        return x.ravel().dot(y.ravel())
     return (x * y).sum((-2, -1))

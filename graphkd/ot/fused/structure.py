@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from graphkd.ot.fused.lowrank import LowRank, Relation, at, detached, transposed
+from graphkd.ot.fused.lowrank import LowRank, Relation, at, detached, scaled, transposed
 from graphkd.ot.fused.products import Map, is_symmetric, product
 
 LossName = Literal["square", "kl"]
@@ -99,9 +99,11 @@ class Structure:
     def crossed(self) -> "Crossed":
         r"""The derivative of :math:`\langle C P h_2(D)^\top, P\rangle`, for any P."""
         student, teacher = self.student, self.teacher
-        h2 = teacher._replace(left=2 * teacher.left) if isinstance(teacher, LowRank) else self.loss.h2(teacher)
-        symmetric = is_symmetric(student) and is_symmetric(teacher)
-        back = None if symmetric else (product(transposed(student)), product(transposed(h2)))
+        h2 = scaled(teacher, 2) if isinstance(teacher, LowRank) else self.loss.h2(teacher)
+        if is_symmetric(student) and is_symmetric(teacher):
+            h2 = scaled(h2, 2)
+            return Crossed(h2, (product(student), product(h2)), None)
+        back = product(transposed(student)), product(transposed(h2))
         return Crossed(h2, (product(student), product(h2)), back)
 
 
@@ -109,9 +111,9 @@ class Crossed(NamedTuple):
     r"""The map :math:`P \mapsto C P h^\top + C^\top P h`, h standing for :math:`h_2(D)`.
 
     Attributes:
-        h: What it is made of.
+        h: What it is made of, twice where both are symmetric.
         forth: The products with C and with h.
-        back: Those with their transposes; None where both are symmetric.
+        back: Those with their transposes; None where both are symmetric, and the two terms one.
     """
 
     h: Relation
@@ -122,7 +124,7 @@ class Crossed(NamedTuple):
         """The map at a plan."""
         left, right = self.forth
         forth = left(right(plan.mT).mT)
-        return forth.mul_(2) if self.back is None else forth.add_(self.back[0](self.back[1](plan.mT).mT))
+        return forth if self.back is None else forth.add_(self.back[0](self.back[1](plan.mT).mT))
 
     def of_vertex(self, plan: Tensor) -> Tensor:
         """The map at a plan of mostly zeros, which is half the work."""
@@ -130,14 +132,14 @@ class Crossed(NamedTuple):
             return self.of(plan)
         carry = product(plan)
         forth = self.forth[0](carry(self.h.mT))
-        return forth.mul_(2) if self.back is None else forth.add_(self.back[0](carry(self.h)))
+        return forth if self.back is None else forth.add_(self.back[0](carry(self.h)))
 
     def of_masses(self, a: Tensor, b: Tensor) -> Tensor:
         """The map at the plan a b^T."""
         a, b = a.unsqueeze(-1), b.unsqueeze(-1)
         left, right = self.forth
         forth = left(a) @ right(b).mT
-        return forth.mul_(2) if self.back is None else forth.add_(self.back[0](a) @ self.back[1](b).mT)
+        return forth if self.back is None else forth.add_(self.back[0](a) @ self.back[1](b).mT)
 
 
 def _slope(relation: Relation, f: Map, mass: Tensor) -> Tensor:
