@@ -160,11 +160,11 @@ class Scaling:
 
     def scaled_rows(self, left: Array) -> Array:
         """The row masses with their scaling, U in P = diag(U) K diag(V)."""
-        return _scaled(self.a, left, self.tau_a)
+        return scaled(self.a, left, self.tau_a)
 
     def scaled_columns(self, right: Array) -> Array:
         """The column masses with their scaling, V in P = diag(U) K diag(V)."""
-        return _scaled(self.b, right, self.tau_b)
+        return scaled(self.b, right, self.tau_b)
 
     def rows(self, right: Array) -> Array:  # noqa: D102
         sums = self.times(self.scaled_columns(right))
@@ -233,7 +233,8 @@ def factor_of(cost: Tensor, f: Tensor, g: Tensor, epsilon: Tensor) -> Tensor:
     return ((f.unsqueeze(-1) + g.unsqueeze(-2) - cost) / epsilon).clamp(-reach, reach).exp()
 
 
-def _scaled(mass: Array, sums: Array, tau: Real) -> Array:
+def scaled(mass: Array, sums: Array, tau: Real) -> Array:
+    """Masses, or what flows to them, with the scaling of a state."""
     if tau == 1:
         return mass / sums
     return mass * sums ** (-tau)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphkd.ot.domains import Array, Log, Scaling, factor_of
+from graphkd.ot.domains import Array, Log, Scaling, factor_of, scaled
 from graphkd.ot.sweeps import Sweeps
 from graphkd.precision import no_autocast
 from graphkd.typing import Real
@@ -192,18 +192,18 @@ def _back_in_scaling(
             mask = domain.array(active.unsqueeze(-1).to(grad_f.dtype))
             left_kept, right_kept = left_grad * (1 - mask), right_grad * (1 - mask)
             left_grad, right_grad = left_grad * mask, right_grad * mask
-        u = domain.scaled_rows(left)
-        outer.append((u, right_grad))
-        grad_u = domain.times(right_grad)
-        grad_a = grad_a + grad_u * left ** (-domain.tau_a)
-        left_grad = left_grad - domain.tau_a * u / left * grad_u
-        v = domain.scaled_columns(before)
-        outer.append((left_grad, v))
-        grad_v = domain.times_t(left_grad)
-        grad_b = grad_b + grad_v * before ** (-domain.tau_b)
-        right_grad = right_kept - domain.tau_b * v / before * grad_v
+        if wants_cost:
+            outer.append((domain.scaled_rows(left), right_grad))
+        over_left = scaled(domain.times(right_grad), left, domain.tau_a)
+        grad_a = grad_a + over_left
+        left_grad = left_grad - domain.tau_a * (domain.a * over_left / left)
+        if wants_cost:
+            outer.append((left_grad, domain.scaled_columns(before)))
+        over_right = scaled(domain.times_t(left_grad), before, domain.tau_b)
+        grad_b = grad_b + over_right
+        grad_start = domain.b * over_right
+        right_grad = right_kept - domain.tau_b * (grad_start / before)
         left_grad = left_kept
-        grad_start = v * grad_v
     masses = domain.tensor(grad_a), domain.tensor(grad_b), domain.tensor(grad_start) / epsilon
     if not wants_cost:
         return None, *masses
