@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
-from graphkd import Distiller, graphs, losses, ot
+from graphkd import Distiller, checks, graphs, losses, ot
 from graphkd.models import SmallCNN
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def features(d, device, dtype=torch.float64, n=48):
     }
 
 
+@cuda
 @pytest.mark.parametrize("recipe", [losses.otgd, losses.kd])
 def test_a_recipe_gives_the_numbers_of_the_cpu(recipe):
     on_cpu = recipe().double()
@@ -45,6 +46,7 @@ def test_a_recipe_gives_the_numbers_of_the_cpu(recipe):
     torch.testing.assert_close(moved[0][name].grad.cpu(), student[name].grad, rtol=1e-8, atol=1e-12)
 
 
+@cuda
 @pytest.mark.parametrize("recipe", [losses.otgd, losses.kd])
 def test_a_step_never_waits_for_the_device(recipe, no_waiting):
     criterion = recipe().cuda()
@@ -56,20 +58,86 @@ def test_a_step_never_waits_for_the_device(recipe, no_waiting):
     criterion(student, teacher).value.backward()
 
 
-@pytest.mark.parametrize("options", [{}, {"tol": 1e-6}, {"domain": "scaling", "gradient": "unroll"}])
-def test_sinkhorn_agrees_with_the_cpu_and_never_waits(options, no_waiting):
-    cost = torch.rand(4, 20, 30, dtype=torch.float64)
-    a, b = torch.rand(4, 20, dtype=torch.float64).softmax(-1), torch.rand(4, 30, dtype=torch.float64).softmax(-1)
-    expected = ot.sinkhorn(cost, a, b, epsilon=0.05, num_iters=200, **options)
-    moved = [x.cuda() for x in (cost, a, b)]
+def relations(cost):
+    """Two relations of the sizes of a batch of costs."""
+    return [x @ x.mT for x in (cost, cost.mT)]
+
+
+def in_pairs(cost, a, b):
+    """The first problem on a list of all pairs."""
+    n, m = cost.shape[-2:]
+    pairs = torch.stack([torch.arange(n * m, device=cost.device) // m, torch.arange(n * m, device=cost.device) % m])
+    return ot.sparse_sinkhorn(pairs, cost[0].flatten(), a[0], b[0], epsilon=0.05, num_iters=50)
+
+
+SOLVERS = {
+    "sinkhorn": lambda *x: ot.sinkhorn(*x, epsilon=0.05, num_iters=200),
+    "tolerance": lambda *x: ot.sinkhorn(*x, epsilon=0.05, num_iters=200, tol=1e-6),
+    "scaling, unroll": lambda *x: ot.sinkhorn(*x, epsilon=0.05, domain="scaling", gradient="unroll"),
+    "implicit": lambda *x: ot.sinkhorn(*x, epsilon=0.05, num_iters=500, gradient="implicit"),
+    "Newton": lambda *x: ot.sinkhorn(*x, epsilon=0.02, num_iters=10, newton_iters=40),
+    "relaxed": lambda *x: ot.sinkhorn(*x, epsilon=0.05, num_iters=200, tau_a=0.7, tau_b=0.8),
+    "shared": lambda c, a, b: ot.shared_sinkhorn(c[0], a, b, epsilon=0.05),
+    "shared, unroll": lambda c, a, b: ot.shared_sinkhorn(c[0], a, b, epsilon=0.05, gradient="unroll"),
+    "divergence": lambda c, a, b: ot.sinkhorn_divergence(c, c @ c.mT, c.mT @ c, a, b, epsilon=1.0),
+    "ipot": ot.ipot,
+    "fused": lambda c, a, b: ot.fused_gromov(c, *relations(c), a, b, solver="mirror"),
+    "sparse": in_pairs,
+}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solvers_give_the_same_and_never_wait_where_looking_is_not_free(monkeypatch, count_operations, name):
+    inputs = [torch.rand(4, 20, 30), torch.rand(4, 20).softmax(-1), torch.rand(4, 30).softmax(-1)]
+    inputs = [x.double().requires_grad_() for x in inputs]
+    expected = SOLVERS[name](*inputs)
+    wanted = torch.autograd.grad(expected.value.sum(), inputs)
+    monkeypatch.setattr(checks, "can_look", lambda tensor: False)
+    with count_operations() as operations:
+        came = SOLVERS[name](*inputs)
+        slopes = torch.autograd.grad(came.value.sum(), inputs)
+    waits = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "_unique2", "unique_dim", "masked_select")
+    assert not any(operations.counts[name] for name in waits), operations.counts
+    torch.testing.assert_close(came.value, expected.value, rtol=1e-9, atol=1e-12)
+    assert torch.equal(came.num_iters, expected.num_iters)
+    for slope, wanted_slope in zip(slopes, wanted, strict=True):
+        torch.testing.assert_close(slope, wanted_slope, rtol=1e-6, atol=1e-9)
+    assert came.status.eq(0).all()
+
+
+@cuda
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solvers_agree_with_the_cpu_and_never_wait(name, no_waiting):
+    inputs = [torch.rand(4, 20, 30), torch.rand(4, 20).softmax(-1), torch.rand(4, 30).softmax(-1)]
+    inputs = [x.double().requires_grad_() for x in inputs]
+    moved = [x.detach().cuda().requires_grad_() for x in inputs]
+    SOLVERS[name](*moved).value.sum().backward()
     torch.cuda.synchronize()
     no_waiting()
-    came = ot.sinkhorn(*moved, epsilon=0.05, num_iters=200, **options)
+    came = SOLVERS[name](*moved)
+    slopes = torch.autograd.grad(came.value.sum(), moved)
     torch.cuda.set_sync_debug_mode("default")
-    torch.testing.assert_close(came.plan.cpu(), expected.plan, rtol=1e-9, atol=1e-12)
-    assert torch.equal(came.num_iters.cpu(), expected.num_iters)
+    expected = SOLVERS[name](*inputs)
+    torch.testing.assert_close(came.value.cpu(), expected.value, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(came.num_iters.cpu(), expected.num_iters)
+    for slope, wanted in zip(slopes, torch.autograd.grad(expected.value.sum(), inputs), strict=True):
+        # Along masses that keep their sum.
+        slope, wanted = (x if x.dim() == 3 else x - x.mean(-1, keepdim=True) for x in (slope.cpu(), wanted))
+        torch.testing.assert_close(slope, wanted, rtol=1e-4, atol=1e-6)
+    assert came.check().status.eq(0).all()
 
 
+@cuda
+def test_what_was_bad_is_in_the_status():
+    cost = torch.rand(3, 4, 5)
+    cost[1, 0, 0] = torch.nan
+    transport = ot.sinkhorn(cost.cuda(), epsilon=0.1)
+    assert transport.status.tolist() == [0, 1, 0]
+    with pytest.raises(ValueError, match="costs need finite values"):
+        transport.check()
+
+
+@cuda
 def test_builders_agree_with_the_cpu_and_never_wait(no_waiting):
     x = torch.randn(40, 8, dtype=torch.float64)
     moved = x.cuda()
@@ -88,6 +156,7 @@ def test_builders_agree_with_the_cpu_and_never_wait(no_waiting):
         assert torch.equal(there.edge_index.cpu(), here.edge_index)
 
 
+@cuda
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_distiller_trains_under_autocast(dtype):
     student, teacher = SmallCNN(4).cuda(), SmallCNN(8).cuda()
@@ -101,6 +170,7 @@ def test_a_distiller_trains_under_autocast(dtype):
     assert all(torch.isfinite(parameter.grad).all() for parameter in student.parameters())
 
 
+@cuda
 def test_graphs_on_two_devices_are_refused():
     criterion = losses.kd()
     with pytest.raises(ValueError, match="one device"):
