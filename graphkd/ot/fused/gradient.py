@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from graphkd.ot.fused.lowrank import LowRank, Relation, joined, times, transposed
-from graphkd.ot.fused.products import Map, product
+from graphkd.ot.fused.products import Map, conjugated, product
 from graphkd.ot.fused.structure import Loss
 from graphkd.ot.gradients import once
 from graphkd.typing import Real
@@ -71,19 +71,22 @@ def _slopes(
     """The derivative with respect to a relation, or to its two factors; rows of the plan are the relation's nodes."""
     if not any(wanted):
         return [None, None]
-    mass, carry = plan.sum(-1, keepdim=True), product(plan)
+    mass = plan.sum(-1, keepdim=True)
     if isinstance(relation, LowRank):
+        carry = product(plan)
         # With a square loss dC = 2 (C o m m^T - P D P^T); then dL = dC R and dR = dC^T L, from right to left.
         turned = transposed(relation), transposed(other)
         return [
             _factor_slope(*pair, carry, plan, mass) if is_wanted else None
             for pair, is_wanted in zip(((relation, other), turned), wanted, strict=True)
         ]
-    slope = (loss.slope_f2 if is_teacher else loss.slope_f1)(relation) * mass * mass.mT
+    slope = (loss.slope_f2 if is_teacher else loss.slope_f1)(relation).mul_(mass).mul_(mass.mT)
     if isinstance(other, LowRank):
+        carry = product(plan)
         return [slope.sub_(carry(other.left) @ carry(other.right).mT, alpha=2), None]
-    carried = carry(carry(other if is_teacher else loss.h2(other)).mT).mT
-    return [slope.sub_(loss.slope_h2(relation) * carried if is_teacher else carried), None]
+    if is_teacher:
+        return [slope.addcmul_(loss.slope_h2(relation), conjugated(other, plan), value=-1), None]
+    return [slope.sub_(conjugated(loss.h2(other), plan)), None]
 
 
 def _factor_slope(relation: Relation, other: Relation, carry: Map, plan: Tensor, mass: Tensor) -> Tensor:

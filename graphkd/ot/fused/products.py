@@ -16,7 +16,7 @@ Map = Callable[[Tensor], Tensor]
 SPARSE = 0.08
 """Up to this share of entries that are not zero a sparse product is cheaper: an entry takes twelve times as long."""
 
-SMALL = 128
+SMALL = 192
 """Below this many columns dense products are cheaper in any case."""
 
 
@@ -32,6 +32,14 @@ def product(relation: Relation) -> Map:
     if is_sparse(relation):
         return Sparse(relation).times
     return relation.matmul
+
+
+def conjugated(x: Tensor, plan: Tensor) -> Tensor:
+    """P X P^T, which is cheap for a plan of mostly zeros."""
+    if not is_sparse(plan):
+        return plan @ x @ plan.mT
+    carry = Sparse(plan).times
+    return carry(carry(x).mT).mT
 
 
 def is_sparse(x: Tensor) -> bool:
