@@ -81,6 +81,8 @@ def exact(
     def back(x: Any) -> Tensor:
         return torch.as_tensor(np.stack(x), device=cost.device).reshape((*batch, *np.shape(x[0])))
 
+    if not all(x.optimal for x in solved):
+        checks.log_once("the network simplex ended before the plan was optimal: see Transport.converged")
     plan, f, g = (back([getattr(x, name) for x in solved]).to(cost.dtype) for name in ("plan", "f", "g"))
     value = back([x.value for x in solved]).to(cost.dtype)
     return Transport(

@@ -120,6 +120,8 @@ def fused_gromov(
         plan, potentials = found.plan, (found.f, found.g)
         value = objective.value(plan, found.slope)
         error = marginal_error(plan, a, plan.sum(-2) if semi_relaxed else b)
+    if tol is not None and checks.can_look(plan) and not bool(found.converged.all()):
+        checks.log_once("fused Gromov-Wasserstein's steps ended before the tolerance was met: see Transport.converged")
     slopes = centred(found.f), None if semi_relaxed else centred(found.g)
     leaves = problem.cost, problem.a, problem.b, *parts(structure.student), *parts(structure.teacher)
     value = FusedEnvelope.apply(alpha, structure.loss, value, plan, slopes, *leaves)

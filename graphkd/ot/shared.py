@@ -11,7 +11,7 @@ from graphkd import checks
 from graphkd.ot.domains import SPREAD, DomainName, Scaling
 from graphkd.ot.gradients import Gradients, NoGradient, Unroll, centred, once
 from graphkd.ot.problem import Norm, Problem, Relative, errors, prepare, resolve
-from graphkd.ot.sinkhorn import Gradient, Options, Order, solve, start
+from graphkd.ot.sinkhorn import Gradient, Options, Order, solve, start, tell
 from graphkd.ot.sweeps import Sweeps, sweep
 from graphkd.precision import no_autocast, raised
 from graphkd.typing import Real, Transport
@@ -144,6 +144,7 @@ def _by_products(problem: Problem, epsilon: Tensor, options: Options, initial: T
     if not unroll:
         value = SharedEnvelope.apply(cost, a, b, f, g, kernel, run, value.detach())
     converged = worst <= (1e-3 if options.tol is None else options.tol)
+    tell(converged, sums[0], a, options)
     return Transport(plan, value, (f, g), error, converged, run.num_iters, epsilon, status=status, linear=linear)
 
 

@@ -188,8 +188,7 @@ def solve(
     if not options.balanced:
         error, worst = error + residual, worst + residual
     converged = worst <= (1e-3 if options.tol is None else options.tol)
-    if checks.can_look(converged) and not converged.numpy().all():
-        _tell(sums[0], a, options)
+    tell(converged, sums[0], a, options)
     return Transport(
         plan=plan.mT if flip else plan,
         value=value,
@@ -202,8 +201,10 @@ def solve(
     )
 
 
-def _tell(rows: Tensor, a: Tensor, options: Options) -> None:
-    """Log once what a plan that did not converge lacks."""
+def tell(converged: Tensor, rows: Tensor, a: Tensor, options: Options) -> None:
+    """Log once, where looking is free, what a plan that did not converge lacks."""
+    if not checks.can_look(converged) or converged.numpy().all():
+        return
     if options.balanced and (abs(rows.sum(-1) / a.detach().sum(-1) - 1) > 1e-2).numpy().any():
         checks.log_once("a transport plan lost or gained more than 1 % of its mass: see Transport.marginal_error")
     elif options.tol is not None:

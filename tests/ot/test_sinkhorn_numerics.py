@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from graphkd.ot import Relative, sinkhorn
+from graphkd.ot import Relative, exact, fused_gromov, shared_sinkhorn, sinkhorn
 
 DOMAINS = ("log", "scaling")
 ORDERS = ("rows_first", "columns_first")
@@ -44,6 +44,27 @@ def test_stabilizer_loses_mass_and_logs_so_once(problem, caplog):
     assert not bool(transport.converged)
     (record,) = caplog.records
     assert "lost or gained more than 1 % of its mass" in record.message
+
+
+@pytest.mark.parametrize(
+    ("solve", "message"),
+    [
+        (lambda *x: sinkhorn(*x, epsilon=0.01, num_iters=3, tol=1e-9), "Sinkhorn's sweeps ended"),
+        (lambda *x: shared_sinkhorn(*x, epsilon=0.01, num_iters=3, tol=1e-9), "Sinkhorn's sweeps ended"),
+        (lambda *x: shared_sinkhorn(*x, epsilon=0.1, num_iters=3, stabilizer=0.1), "lost or gained more than 1 %"),
+        (lambda *x: exact(*x, max_iters=1), "the network simplex ended"),
+        (
+            lambda *x: fused_gromov(
+                *x[:1], x[0] @ x[0].T, x[0].T @ x[0], *x[1:], solver="mirror", num_iters=2, tol=1e-9
+            ),
+            "fused Gromov-Wasserstein's steps ended",
+        ),
+    ],
+)
+def test_what_did_not_converge_logs_so_once(problem, caplog, solve, message):
+    for _ in range(2):
+        assert not solve(*problem(7, 9)).converged.all()
+    assert [message in record.message for record in caplog.records] == [True]
 
 
 def test_a_plan_that_keeps_its_mass_logs_nothing(problem, caplog):
