@@ -1,6 +1,5 @@
 """Sinkhorn's algorithm for entropic optimal transport, batched and differentiable."""
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,15 +8,14 @@ from torch import Tensor
 
 from graphkd import checks
 from graphkd.ot.absorbed import Absorbed
-from graphkd.ot.domains import DomainName, factor_of
+from graphkd.ot.domains import DomainName
+from graphkd.ot.dual import slopes_of, value_of
 from graphkd.ot.gradients import Envelope, Implicit, NoGradient, PlanOf, Unroll, centred
 from graphkd.ot.newton import newton
 from graphkd.ot.problem import Norm, Problem, Relative, errors, expands, prepare, resolve
 from graphkd.ot.sweeps import choose, sweep
 from graphkd.precision import no_autocast
 from graphkd.typing import Real, Transport
-
-_dot: Callable[[Tensor, Tensor], Tensor] = torch.linalg.vecdot  # pyright: ignore # torch does not type it
 
 Order = Literal["rows_first", "columns_first"]
 Gradient = Literal["envelope", "implicit", "unroll"]
@@ -252,9 +250,9 @@ def _differentiable(
             num_iters = num_iters + steps
     if options.gradient == "envelope":
         with torch.no_grad():
-            value = value_of(a, b, f, g, plan, epsilon, options)
+            value = value_of(a, b, f, g, plan, epsilon, tau_a, tau_b)
         if torch.is_grad_enabled():
-            slopes = _slopes(cost, a, b, f, g, epsilon, options)
+            slopes = slopes_of(cost, a, b, f, g, epsilon, tau_a, tau_b)
             value = Envelope.apply(cost, a, b, *slopes, plan, value)
             # A compiler traces every backward it meets, and would trip over the refusal: there the plan is a constant.
             plan = plan if traced else NoGradient.apply("use gradient='implicit' or 'unroll'", plan, cost, a, b)
@@ -269,36 +267,7 @@ def _differentiable(
         f, g = Unroll.apply(cost, a, b, initial, kernel, run)
     if not traced or options.gradient == "implicit":
         plan = PlanOf.apply(cost, a, b, f, g, epsilon, plan)
-    return f, g, plan, value_of(a, b, f, g, plan, epsilon, options), run.residual, num_iters
-
-
-def value_of(a: Tensor, b: Tensor, f: Tensor, g: Tensor, plan: Tensor, epsilon: Tensor, options: Options) -> Tensor:
-    """The dual objective of two potentials."""
-    value = _dot(_conjugate(f, epsilon, options.tau_a), a) + _dot(_conjugate(g, epsilon, options.tau_b), b)
-    if options.balanced:
-        return value
-    return value - epsilon[..., 0, 0] * (plan.sum((-2, -1)) - a.sum(-1) * b.sum(-1))
-
-
-def _conjugate(potential: Tensor, epsilon: Tensor, tau: Real) -> Tensor:
-    """What a unit of mass earns at a potential: all of it where the mass is kept, nothing where it is free."""
-    if tau in (0, 1):
-        return potential if tau else 0 * potential
-    rho = epsilon.squeeze(-1) * (tau / (1 - tau))
-    return -rho * (-potential / rho).expm1()
-
-
-def _slopes(
-    cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: Tensor, options: Options
-) -> tuple[Tensor, Tensor]:
-    """The value's derivatives by the masses, at fixed potentials."""
-    if options.balanced:
-        return centred(f), centred(g)
-    factor = factor_of(cost.detach(), f, g, epsilon) - 1
-    narrow = epsilon.squeeze(-1)
-    slope_a = _conjugate(f, epsilon, options.tau_a) - narrow * (factor * b.detach().unsqueeze(-2)).sum(-1)
-    slope_b = _conjugate(g, epsilon, options.tau_b) - narrow * (factor * a.detach().unsqueeze(-1)).sum(-2)
-    return slope_a, slope_b
+    return f, g, plan, value_of(a, b, f, g, plan, epsilon, tau_a, tau_b), run.residual, num_iters
 
 
 def _marginals(plan: Tensor, a: Tensor, b: Tensor, options: Options) -> tuple[Tensor, Tensor]:
