@@ -124,9 +124,9 @@ def test_a_mistake_is_one_line_and_status_two(tmp_path, capsys):
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_numbers(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert train(tmp_path, "--out", str(whole), epochs=4) == 0
+    assert train(tmp_path, "--out", str(whole), epochs=10) == 0
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "graphkd", "train", "--config", str(CONFIGS / "otgd.yaml"), "--epochs", "4"]
+    command = [sys.executable, "-m", "graphkd", "train", "--config", str(CONFIGS / "otgd.yaml"), "--epochs", "10"]
     command += ["--teacher_checkpoint", str(tmp_path / "teacher.pt"), *SHORT, "--out", str(cut)]
     running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     _wait_until(lambda: _epoch(cut) >= 1, running)
