@@ -16,7 +16,7 @@ def value_of(
     a: Tensor, b: Tensor, f: Tensor, g: Tensor, plan: Tensor, epsilon: Tensor, tau_a: Real, tau_b: Real
 ) -> Tensor:
     """The dual objective of two potentials."""
-    value = _dot(_earned(f, epsilon, tau_a), a) + _dot(_earned(g, epsilon, tau_b), b)
+    value = _dot(earned(f, epsilon, tau_a), a) + _dot(earned(g, epsilon, tau_b), b)
     if tau_a == tau_b == 1:
         return value
     return value - epsilon[..., 0, 0] * (plan.sum((-2, -1)) - a.sum(-1) * b.sum(-1))
@@ -30,12 +30,12 @@ def slopes_of(
         return centred(f), centred(g)
     factor = factor_of(cost.detach(), f, g, epsilon) - 1
     narrow = epsilon.squeeze(-1)
-    slope_a = _earned(f, epsilon, tau_a) - narrow * (factor * b.detach().unsqueeze(-2)).sum(-1)
-    slope_b = _earned(g, epsilon, tau_b) - narrow * (factor * a.detach().unsqueeze(-1)).sum(-2)
+    slope_a = earned(f, epsilon, tau_a) - narrow * (factor * b.detach().unsqueeze(-2)).sum(-1)
+    slope_b = earned(g, epsilon, tau_b) - narrow * (factor * a.detach().unsqueeze(-1)).sum(-2)
     return slope_a, slope_b
 
 
-def _earned(potential: Tensor, epsilon: Tensor, tau: Real) -> Tensor:
+def earned(potential: Tensor, epsilon: Tensor, tau: Real) -> Tensor:
     """What a unit of mass earns at a potential: all of it where the mass is kept, nothing where it is free."""
     if tau in (0, 1):
         return potential if tau else 0 * potential

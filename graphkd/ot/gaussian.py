@@ -8,6 +8,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from graphkd import checks
+from graphkd.ot.gradients import Gradients, once
 from graphkd.ot.problem import mass, uniform
 from graphkd.precision import no_autocast, raised
 from graphkd.typing import Real
@@ -185,10 +186,10 @@ class _Thin(torch.autograd.Function):
         return (root.unsqueeze(-1) * axes.mT).to(x)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_thin: Tensor) -> Tensor:  # noqa: D102 # pyright: ignore[reportIncompatibleMethodOverride]
+    @once
+    def backward(ctx: Any, grad_thin: Tensor) -> Gradients:  # noqa: D102 # pyright: ignore[reportIncompatibleMethodOverride]
         x, axes = ctx.saved_tensors
-        return (x.double() @ (axes @ grad_thin.double())).to(x)
+        return ((x.double() @ (axes @ grad_thin.double())).to(x),)
 
 
 class _Bures(torch.autograd.Function):

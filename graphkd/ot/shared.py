@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVa
 
 from graphkd import checks
 from graphkd.ot.domains import SPREAD, DomainName, Scaling
+from graphkd.ot.dual import value_of
 from graphkd.ot.gradients import Gradients, NoGradient, Unroll, centred, once
 from graphkd.ot.problem import Norm, Problem, Relative, errors, prepare, resolve
 from graphkd.ot.sinkhorn import Gradient, Options, Order, solve, start, tell
@@ -139,7 +140,7 @@ def _by_products(problem: Problem, epsilon: Tensor, options: Options, initial: T
         plan = kernel.plan(run.left, run.right)
     if unroll:
         f, g = Unroll.apply(cost, a, b, initial, kernel, run)
-    value = (f * a).sum(-1) + (g * b).sum(-1)
+    value = value_of(a, b, f, g, plan, epsilon, 1, 1)
     linear = Linear.apply(cost, a, b, f, g, kernel, run)
     if not unroll:
         value = SharedEnvelope.apply(cost, a, b, f, g, kernel, run, value.detach())

@@ -10,9 +10,11 @@ from torch_geometric.utils import scatter  # pyright: ignore[reportMissingTypeSt
 from graphkd import checks
 from graphkd.ot.candidates import arranged, largest_flow
 from graphkd.ot.domains import REACH
+from graphkd.ot.dual import earned
 from graphkd.ot.gradients import Envelope, NoGradient, centred
 from graphkd.ot.problem import EQUAL, Relative, errors, judge, mass, resolve
 from graphkd.ot.segments import Log, Scaling, Side, sides
+from graphkd.ot.sinkhorn import Options
 from graphkd.precision import raised
 from graphkd.typing import BAD_PAIRS, Real, Transport
 
@@ -102,16 +104,10 @@ def sparse_sinkhorn(
     kernels and absorbed potentials: Schmitzer, "Stabilized sparse scaling algorithms for entropy regularized transport
     problems", SIAM J. Sci. Comput. 2019, arXiv:1610.06519.
     """
-    if not isinstance(epsilon, Relative):
-        checks.positive("epsilon", epsilon)
-    checks.at_least("num_iters", num_iters, 1)
-    if tol is not None:
-        checks.positive("tol", tol)
-    checks.share("tau_a", tau_a)
-    checks.share("tau_b", tau_b)
     checks.one_of("gradient", gradient, ("envelope", "unroll"))
-    balanced = tau_a == tau_b == 1
-    pairs, cost, a, b, status = _prepared(edge_index, cost, a, b, balanced)
+    options = Options(epsilon, num_iters, tol, tau_a=tau_a, tau_b=tau_b)
+    options.check()
+    pairs, cost, a, b, status = _prepared(edge_index, cost, a, b, options.balanced)
     looking = checks.can_look(cost)
     unroll = gradient == "unroll" and torch.is_grad_enabled()
     epsilons = resolve(epsilon, cost.unsqueeze(0))
@@ -194,11 +190,11 @@ def _factor(rows: Side, f: Tensor, g: Tensor, epsilon: Tensor) -> Tensor:
 
 def _earned(side: Side, potential: Tensor, epsilon: Tensor) -> Tensor:
     """What a unit of mass adds to the dual: its potential where masses are kept, nothing where they are free."""
+    gain = earned(potential, epsilon, side.tau)
     if side.tau in (0, 1):
-        return potential * side.tau
-    rho = epsilon * (side.tau / (1 - side.tau))
+        return gain
     # Nodes without a candidate are left behind whole, at the price of rho.
-    return torch.where(side.alone, rho, -rho * (-potential / rho).expm1())
+    return torch.where(side.alone, epsilon * (side.tau / (1 - side.tau)), gain)
 
 
 def _value(rows: Side, columns: Side, f: Tensor, g: Tensor, plan: Tensor, epsilon: Tensor) -> Tensor:
