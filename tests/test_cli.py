@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,8 @@ import graphkd
 from graphkd.cli import COMMANDS, main
 
 CONFIGS = Path(__file__).parent.parent / "examples" / "configs" / "digits"
+# What a shell runs in the background ignores interrupts, and so would all that it starts.
+HEEDING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
 SHORT = ["--teacher_epochs", "1", "--trainer.enable_progress_bar", "false"]
 
 
@@ -127,11 +128,10 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_numbers(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert train(tmp_path, "--out", str(whole), epochs=6) == 0
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "graphkd", "train", "--config", str(CONFIGS / "otgd.yaml"), "--epochs", "6"]
+    command = [sys.executable, "-c", HEEDING, sys.executable, "-m", "graphkd", "train"]
+    command += ["--config", str(CONFIGS / "otgd.yaml"), "--epochs", "6"]
     command += ["--teacher_checkpoint", str(tmp_path / "teacher.pt"), *SHORT, "--out", str(cut)]
-    # What a shell runs in the background ignores interrupts, and so would all that it starts.
-    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     _wait_until(lambda: _epoch(cut) >= 1, running)
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=60)
