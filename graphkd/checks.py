@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphkd.typing import Real
+from graphkd.typing import UNLABELLED, Real
 
 logger = logging.getLogger("graphkd")
 
@@ -34,6 +34,12 @@ def positive(name: str, value: Real) -> None:
         raise ValueError(f"{name} needs a finite number above 0, got {value!r}")
 
 
+def not_negative(name: str, value: Real) -> None:
+    """Raise unless the value is a finite number of at least zero."""
+    if not (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")):
+        raise ValueError(f"{name} needs a finite number of at least 0, got {value!r}")
+
+
 def share(name: str, value: Real) -> None:
     """Raise unless the value is a number in [0, 1]."""
     if not (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1):
@@ -44,6 +50,12 @@ def at_least(name: str, value: int, low: int) -> None:
     """Raise unless the value is an integer not below ``low``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ValueError(f"{name} needs an integer of at least {low}, got {value!r}")
+
+
+def epoch(epoch: int, epochs: int) -> None:
+    """Raise unless the epoch is one of a total, counted from 1."""
+    if not 1 <= epoch <= epochs:
+        raise ValueError(f"needs an epoch in 1..{epochs}, counted from 1, got {epoch}")
 
 
 def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
@@ -67,6 +79,15 @@ def rows(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} needs rows of shape (n, d), got shape {tuple(x.shape)}")
     if x.numel() == 0:
         raise ValueError(f"{name} needs at least one row and one column, got shape {tuple(x.shape)}")
+    finite(name, x)
+
+
+def maps(name: str, x: Tensor) -> None:
+    """Raise unless x holds non-empty, finite, floating-point feature maps (n, c, h, w)."""
+    tensor(**{name: x})
+    floating(name, x)
+    if x.dim() != 4 or x.numel() == 0:
+        raise ValueError(f"{name} needs feature maps (n, c, h, w), got shape {tuple(x.shape)}")
     finite(name, x)
 
 
@@ -104,6 +125,22 @@ def in_range(value: Tensor, **inputs: Tensor) -> None:
     if not bool(torch.isfinite(value).all()):
         came = ", ".join(f"{name} up to {float(x.detach().abs().max()):.3g}" for name, x in inputs.items())
         raise ValueError(f"needs inputs of which the value stays in the range of {value.dtype}, got {came}")
+
+
+def class_labels(labels: Tensor, logits: Tensor) -> None:
+    """Raise unless labels are one class of the logits (n c) per sample, or -100."""
+    tensor(labels=labels)
+    if labels.dtype not in (torch.int64, torch.int32) or labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"labels need one integer per sample, {tuple(logits.shape[:1])}, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}"
+        )
+    if can_look(labels):
+        wrong = labels[(labels != UNLABELLED) & ((labels < 0) | (labels >= logits.shape[-1]))]
+        if len(wrong):
+            raise ValueError(
+                f"labels need numbers from 0 to {logits.shape[-1] - 1}, or {UNLABELLED} for none, got {int(wrong[0])}"
+            )
 
 
 def same_device(**tensors: Tensor | None) -> None:

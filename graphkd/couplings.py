@@ -4,10 +4,11 @@ Student first: rows of a plan are student nodes.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from graphkd import checks
 from graphkd.ot.domains import DomainName
@@ -16,6 +17,7 @@ from graphkd.ot.gromov import LossName, Solver, fused_gromov
 from graphkd.ot.gromov import Options as GromovOptions
 from graphkd.ot.ipot import ipot
 from graphkd.ot.problem import Norm, Relative, marginal_error
+from graphkd.ot.shared import shared_sinkhorn
 from graphkd.ot.sinkhorn import Gradient, Options, Order, sinkhorn
 from graphkd.typing import Real, Relations, Transport
 
@@ -23,6 +25,8 @@ from graphkd.typing import Real, Relations, Transport
 @dataclass(frozen=True)
 class Identity:
     r"""Node i with node i: the pairing that a batch comes with, :math:`P = \mathrm{diag}(a)`.
+
+    The teacher may have further nodes behind, such as remembered ones, if they have no mass.
 
     >>> Identity()(None, None, torch.ones(2) / 2, torch.ones(2) / 2).plan
     tensor([[0.5000, 0.0000],
@@ -33,12 +37,15 @@ class Identity:
 
     def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
         """Couple equally many nodes one to one."""
-        if a.shape != b.shape:
+        further = b.shape[-1] - a.shape[-1]
+        if a.shape[:-1] != b.shape[:-1] or further < 0 or (further and _carries(b[..., -further:])):
             raise ValueError(
-                f"the identity coupling needs as many student as teacher nodes, got {a.shape[-1]} and {b.shape[-1]}"
+                f"the identity coupling needs as many student as teacher nodes, got {a.shape[-1]} and {b.shape[-1]}; "
+                "only teacher nodes without mass may come behind"
             )
-        plan = torch.diag_embed(a)
-        error = marginal_error(plan, a, b)
+        plan = pad(torch.diag_embed(a), (0, further))
+        # Without any mass, which a batch without labels may have, there is nothing to be wrong.
+        error = torch.where(a.sum(-1) == 0, 0.0, marginal_error(plan, a, b))
         return Transport(
             plan=plan,
             value=None if cost is None else (plan * cost).sum((-2, -1)),
@@ -47,7 +54,7 @@ class Identity:
             converged=error <= 1e-3,
             num_iters=torch.zeros_like(error, dtype=torch.int64),
             epsilon=torch.zeros((), dtype=a.dtype, device=a.device),
-            paired=True,
+            paired=not further,
         )
 
 
@@ -130,6 +137,62 @@ class Sinkhorn:
 
 
 @dataclass(frozen=True)
+class SharedSinkhorn:
+    r"""Entropic transport of many pairs of masses (n c) under one cost (c c), as between class probabilities.
+
+    For :class:`~graphkd.reductions.TransportCost`: :math:`\langle P, M\rangle` of each pair, differentiated through the
+    sweeps that were run; neither costs nor plans of single pairs are formed, and the plan is the mean of all. The
+    pairing of samples is used: each has a problem of its own.
+
+    Args:
+        epsilon: As for :func:`graphkd.ot.shared_sinkhorn`, as are all but the last.
+        num_iters: Sweeps, at most.
+        tol: Marginal error to stop at.
+        order: Which masses are updated first; the others are exact at the end.
+        domain: ``auto``, ``scaling`` or ``log``.
+        stabilizer: Added to both denominators, for parity with released code.
+        start: ``potentials`` of zero, or row ``scalings`` of one over the number of nodes with mass, for parity with
+            released code: the sweeps that follow differ until they have converged.
+
+    >>> masses = torch.tensor([[0.2, 0.8], [0.5, 0.5]])
+    >>> transport = SharedSinkhorn(epsilon=0.05)(1 - torch.eye(2), None, masses, masses.flip(0))
+    >>> transport.linear.round(decimals=2)
+    tensor([0.3000, 0.3000])
+    """
+
+    epsilon: Real | Relative
+    num_iters: int = 50
+    tol: Real | None = None
+    order: Order = "rows_first"
+    domain: DomainName = "auto"
+    stabilizer: Real = 0.0
+    start: Literal["potentials", "scalings"] = "potentials"
+
+    differentiates_plan = True
+
+    def __post_init__(self) -> None:
+        checks.one_of("start", self.start, ("potentials", "scalings"))
+        if self.start == "scalings" and isinstance(self.epsilon, Relative):
+            raise ValueError(f"start='scalings' needs epsilon in units of the cost, got {self.epsilon}")
+        Options(**self._options()).check()
+
+    def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
+        """Couple each line of a with that of b."""
+        warm_start = None
+        if self.start == "scalings":
+            assert not isinstance(self.epsilon, Relative)
+            present = a > 0
+            weight = torch.where(present, present.sum(-1, keepdim=True) * a, 1.0)
+            warm_start = -self.epsilon * weight.log(), torch.zeros_like(b)
+        cost = _needed(cost, "SharedSinkhorn")
+        return shared_sinkhorn(cost, a, b, warm_start=warm_start, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        options = {name: value for name, value in vars(self).items() if name != "start"}
+        return {**options, "gradient": "unroll"}
+
+
+@dataclass(frozen=True)
 class IPOT:
     """Transport without regularisation, by proximal steps; the arguments are those of :func:`graphkd.ot.ipot`.
 
@@ -144,6 +207,7 @@ class IPOT:
     beta: Real = 0.5
     num_iters: int = 50
     num_inner: int = 1
+    order: Order = "rows_first"
 
     differentiates_plan = False
 
@@ -151,6 +215,7 @@ class IPOT:
         checks.positive("beta", self.beta)
         checks.at_least("num_iters", self.num_iters, 1)
         checks.at_least("num_inner", self.num_inner, 1)
+        checks.one_of("order", self.order, ("rows_first", "columns_first"))
 
     def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
         """Couple by proximal steps on the cost."""
@@ -218,6 +283,10 @@ class FusedGromov:
         """Couple by fused Gromov-Wasserstein transport."""
         student, teacher = (None, None) if relations is None else relations
         return _held(fused_gromov(cost, student, teacher, a, b, **vars(self)))
+
+
+def _carries(mass: Tensor) -> bool:
+    return checks.can_look(mass) and bool(mass.any())
 
 
 def _held(transport: Transport) -> Transport:

@@ -47,6 +47,22 @@ mse = Factored(_squared_difference, torch.square, torch.square, _same, _double)
 """Squared difference, :math:`(s - t)^2`."""
 
 
+def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    return _entropy(teacher) + student - _log(student) * teacher
+
+
+def _entropy(teacher: Tensor) -> Tensor:
+    return teacher * _log(teacher) - teacher
+
+
+def _log(x: Tensor) -> Tensor:
+    return x.clamp_min(torch.finfo(x.dtype).tiny).log()
+
+
+kl = Factored(_divergence, _same, _entropy, _log, _same)
+"""Divergence of positive numbers, :math:`t \\log(t / s) - t + s`: how well the student's explain the teacher's."""
+
+
 def smooth_l1(student: Tensor, teacher: Tensor) -> Tensor:
     """Huber loss of width one; not factored, so for paired plans only.
 

@@ -10,15 +10,10 @@ from torch.nn import functional as F
 
 from graphkd import checks
 from graphkd.features import MODEL_OUTPUT, FeatureExtractor, Spec, model_logits
-from graphkd.loss import Criterion
+from graphkd.loss import Criterion, Term
 from graphkd.precision import raised
-from graphkd.typing import UNLABELLED, Comparison, CriterionOutput, Features, Real
-
-TASK = "task"
-"""The name of the student's own loss among the weights and in the logs."""
-
-TOTAL = "loss"
-"""The name of the weighted sum in the logs."""
+from graphkd.typing import UNLABELLED, Comparison, CriterionOutput, Features, Real, Schedule
+from graphkd.weights import TASK, TOTAL, constants_and_schedules, reaching, scheduled, times
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -54,7 +49,9 @@ def labelled_cross_entropy(logits: Float[Tensor, "n c"], labels: Tensor) -> Floa
 class Distiller(nn.Module):
     r"""Train a student on its own task and on what criteria say about the teacher.
 
-    .. math:: L = w_{task} L_{task} + \sum_c w_c L_c
+    .. math:: L = w_{task} L_{task} + \sum_c w_c L_c, \qquad L_c = \sum_t v_{ct} u_{ct} L_{ct}
+
+    over criteria c and their terms t, with the criterion's own weights u of its terms.
 
     Args:
         student: The model to train, left as it is: ``distiller.student`` can be saved and used alone at any time.
@@ -66,15 +63,23 @@ class Distiller(nn.Module):
             takes them too.
         teacher_features: The same for the teacher.
         criteria: What is compared, by name.
-        weights: Of the criteria, and of the student's own loss under ``task``. One where omitted.
+        weights: Of the criteria, w; of the student's own loss under ``task``; and factors v on single terms under names
+            such as ``otgd/f``. One where omitted. Each is a number or a schedule, a function of the epoch and the
+            number of epochs such as :class:`~graphkd.training.schedules.ConstantThenCosine`: then call
+            :meth:`set_epoch` before every epoch, as :class:`~graphkd.training.DistillationModule` does. What has
+            weight zero is computed and logged; its gradient is zero whatever its value.
         task_loss: The student's own loss, of its logits and the labels.
         teacher_mode: ``eval``, or ``train`` to let the teacher follow ``train()``, for example to keep its batch
             statistics running; it stays frozen.
 
     Raises:
-        ValueError: At construction for weights without a criterion, negative weights, a criterion named ``task`` or
-            ``loss``, nothing to minimise, and a teacher that shares trainable parameters with the student. At the call
-            for missing labels where the task has weight.
+        ValueError: At construction for weights without a criterion or term, negative weights, a criterion named
+            ``task``, ``loss`` or as a term, nothing to minimise, and a teacher that shares trainable parameters with
+            the student. At the call for missing labels where the task has weight, and for schedules without an epoch.
+
+    Attributes:
+        weights: The weights in force, by name. Those of schedules are there from the first :meth:`set_epoch`.
+        schedules: The schedules, by name.
 
     >>> student, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
     >>> from graphkd import losses
@@ -91,7 +96,7 @@ class Distiller(nn.Module):
         student_features: Spec | None = None,
         teacher_features: Spec | None = None,
         criteria: Mapping[str, Criterion] | None = None,
-        weights: Mapping[str, Real] | None = None,
+        weights: Mapping[str, Real | Schedule] | None = None,
         task_loss: TaskLoss = labelled_cross_entropy,
         teacher_mode: Literal["eval", "train"] = "eval",
     ) -> None:
@@ -102,7 +107,7 @@ class Distiller(nn.Module):
         self.student = student
         self.teacher = None if teacher is None else teacher.requires_grad_(False)
         self.criteria = nn.ModuleDict(dict(criteria or {}))
-        self.weights = _complete(weights or {}, self.criteria)
+        self.weights, self.schedules = constants_and_schedules(weights or {}, criteria or {})
         self.task_loss = task_loss
         self.teacher_mode = teacher_mode
         self._extract_student = FeatureExtractor(student, student_features or {})
@@ -113,24 +118,46 @@ class Distiller(nn.Module):
         self.register_load_state_dict_pre_hook(_keep_teacher)
         self._set_teacher_mode()
 
-    def forward(self, inputs: Any, labels: Tensor | None = None) -> Step:
+    def forward(self, inputs: Any, labels: Tensor | None = None, index: Tensor | None = None) -> Step:
         """One batch through both networks and all criteria.
 
         Args:
             inputs: What the models take: one tensor, a sequence of positional or a mapping of keyword arguments.
             labels: For the task, and for criteria that use them; -100 marks a sample without.
+            index: Where each sample stands in the data set, for criteria with a memory: the feature ``index``.
         """
+        self._check_epoch()
         output, student = _run(self._extract_student, inputs)
         teacher = self._teacher_features(inputs)
+        if index is not None:
+            student, teacher = student | {"index": index}, teacher | {"index": index}
         values: dict[str, Tensor] = {}
         outputs: dict[str, CriterionOutput] = {}
         if self.weights[TASK] > 0 or (labels is not None and MODEL_OUTPUT in student):
             values[TASK] = self._task(output, student, labels)
         for name, criterion in self.criteria.items():
             outputs[name] = criterion(student, teacher, labels)
-            values[name] = outputs[name].value
-        loss = torch.stack([self.weights[name] * raised(value) for name, value in values.items()]).sum()
+            values[name] = self._value(name, outputs[name])
+        loss = torch.stack([times(self.weights[name], raised(value)) for name, value in values.items()]).sum()
+        if any(weight == 0 for name, weight in self.weights.items() if name != TASK or TASK in values):
+            loss = reaching(loss, self.learnable_parameters())
         return Step(loss, output, self._logs(loss, values, outputs), _flat(outputs))
+
+    def set_epoch(self, epoch: int, epochs: int) -> None:
+        """Give the scheduled weights the values that they have in an epoch.
+
+        Args:
+            epoch: The epoch that begins, counted from 1.
+            epochs: How many there are.
+
+        >>> schedule = {"task": lambda epoch, epochs: epoch / epochs}
+        >>> distiller = Distiller(nn.Linear(4, 3), weights=schedule)
+        >>> distiller.set_epoch(1, 4)
+        >>> distiller.weights
+        {'task': 0.25}
+        """
+        for name, schedule in self.schedules.items():
+            self.weights[name] = scheduled(name, schedule, epoch, epochs)
 
     def learnable_parameters(self) -> list[nn.Parameter]:
         """What the optimiser should train: the student, and whatever the criteria learn."""
@@ -142,6 +169,14 @@ class Distiller(nn.Module):
         super().train(mode)
         self._set_teacher_mode()
         return self
+
+    def _check_epoch(self) -> None:
+        waiting = [name for name in self.schedules if name not in self.weights]
+        if waiting:
+            raise ValueError(
+                f"the schedule of {', '.join(waiting)} needs set_epoch(epoch, epochs) before the first step, got no "
+                "epoch yet"
+            )
 
     def _set_teacher_mode(self) -> None:
         if self.teacher is not None:
@@ -162,37 +197,37 @@ class Distiller(nn.Module):
         named = MODEL_OUTPUT in features and not _has_logits(output)
         return self.task_loss(features[MODEL_OUTPUT] if named else model_logits(output), labels)
 
+    def _value(self, name: str, output: CriterionOutput) -> Tensor:
+        """A criterion's value, with the factors on its terms if there are any."""
+        terms = self._terms(name)
+        if not any(f"{name}/{term}" in self.weights for term in terms):
+            return output.value
+        parts = [
+            times(self.weights.get(f"{name}/{key}", 1.0), term.weight * output.terms[key])
+            for key, term in terms.items()
+        ]
+        return torch.stack(parts).sum()
+
+    def _terms(self, name: str) -> dict[str, Term]:
+        criterion = self.criteria[name]
+        assert isinstance(criterion, Criterion)
+        return criterion.terms
+
     def _logs(
         self, loss: Tensor, values: Mapping[str, Tensor], outputs: Mapping[str, CriterionOutput]
     ) -> dict[str, Tensor]:
         logs = {TOTAL: loss.detach()}
         for name, value in values.items():
             logs[name] = value.detach()
-            logs[f"weighted/{name}"] = self.weights[name] * value.detach()
+            logs[f"weighted/{name}"] = times(self.weights[name], value.detach())
         for name, result in outputs.items():
-            criterion = self.criteria[name]
-            assert isinstance(criterion, Criterion)
+            terms = self._terms(name)
             for term, value in result.terms.items():
                 logs[f"{name}/{term}"] = value.detach()
-                logs[f"weighted/{name}/{term}"] = self.weights[name] * criterion.terms[term].weight * value.detach()
+                weight = self.weights[name] * self.weights.get(f"{name}/{term}", 1.0)
+                logs[f"weighted/{name}/{term}"] = times(weight, terms[term].weight * value.detach())
                 logs[f"{name}/{term}/marginal_error"] = result.comparisons[term].marginal_error.amax()
         return logs
-
-
-def _complete(weights: Mapping[str, Real], criteria: nn.ModuleDict) -> dict[str, float]:
-    """A weight for the task and each criterion."""
-    for name, taken in ((TASK, "the student's own loss"), (TOTAL, "the sum of all")):
-        if name in criteria:
-            raise ValueError(f"no criterion can be named {name!r}: that is {taken}")
-    known = [TASK, *criteria]
-    for name, weight in weights.items():
-        if name not in known:
-            raise ValueError(f"weights needs names among {', '.join(known)}, got {name!r}")
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"the weight of {name!r} needs a finite number of at least 0, got {weight!r}")
-    if not criteria and weights.get(TASK) == 0:
-        raise ValueError("needs something to minimise, got no criterion and weight 0 for the task")
-    return {name: float(weights.get(name, 1.0)) for name in known}
 
 
 def _check_apart(student: nn.Module, teacher: nn.Module) -> None:

@@ -1,4 +1,7 @@
-"""Encoders: a network's features become a graph, and the graph after each round of message passing."""
+"""Encoders: a network's features become the graphs that a criterion's terms compare.
+
+An encoder is a module: called with features and labels it returns its graphs, ``last_hop`` is the index of the last.
+"""
 
 import copy
 import inspect
@@ -8,11 +11,16 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from graphkd import checks
+from graphkd.features import pick
 from graphkd.measures import unit
+from graphkd.memory import MemoryBank
 from graphkd.typing import Features
 
 Hops = tuple[Data, ...]
 """The graph before message passing (hop 0) and after each convolution (hop i)."""
+
+Build = Callable[[Features], Data]
+"""A builder as an encoder calls it: of the features, among them ``labels`` where the criterion was given any."""
 
 
 class GraphEncoder(nn.Module):
@@ -22,7 +30,8 @@ class GraphEncoder(nn.Module):
     \mathrm{normalize}(\mathrm{conv}_i(x^{(i-1)}, E))
 
     Args:
-        build: Features to a graph, for example a function that calls :func:`graphkd.graphs.knn_graph`.
+        build: Features to a graph, for example a function that calls :func:`graphkd.graphs.knn_graph`; where the
+            criterion is given labels, they are the feature ``labels``. A module if it learns.
         embed: Projector of node attributes (n d) to (n d'); none if omitted. May be lazy.
         convs: PyTorch Geometric convolutions, called as ``conv(x, edge_index)``, with ``edge_weight`` where the graph
             has one.
@@ -38,7 +47,7 @@ class GraphEncoder(nn.Module):
 
     def __init__(
         self,
-        build: Callable[[Features], Data],
+        build: Build,
         embed: nn.Module | None = None,
         convs: Sequence[nn.Module] = (),
         normalize: bool = True,
@@ -49,11 +58,14 @@ class GraphEncoder(nn.Module):
         self.convs = nn.ModuleList(convs)
         self.normalize = normalize
 
+    @property
+    def last_hop(self) -> int:
+        """How many convolutions there are."""
+        return len(self.convs)
+
     def forward(self, features: Features, labels: Tensor | None = None) -> Hops:
         """The graph at each hop; labels, if given, become its ``y``."""
-        graph = copy.copy(self.build(features))
-        if labels is not None:
-            graph.y = labels
+        graph = _built(self.build, features, labels)
         x = checks.nodes("an encoder's nodes", graph)
         x = x if self.embed is None else self.embed(x)
         hops = [_with_nodes(graph, unit(x) if self.normalize else x)]
@@ -65,6 +77,79 @@ class GraphEncoder(nn.Module):
     def extra_repr(self) -> str:
         """The parts that are not modules."""
         return f"build={self.build}, normalize={self.normalize}"
+
+
+class Several(nn.Module):
+    """Several graphs of one batch, one from each builder, without message passing: hop i is the i-th.
+
+    >>> import torch
+    >>> from graphkd.graphs import point_cloud
+    >>> encoder = Several(lambda features: point_cloud(features["feat"]), lambda features: point_cloud(features["map"]))
+    >>> [tuple(graph.x.shape) for graph in encoder({"feat": torch.zeros(6, 5), "map": torch.zeros(6, 3)})]
+    [(6, 5), (6, 3)]
+    """
+
+    def __init__(self, *builds: Build) -> None:
+        super().__init__()
+        self.builds = builds
+
+    @property
+    def last_hop(self) -> int:
+        """The index of the last graph."""
+        return len(self.builds) - 1
+
+    def forward(self, features: Features, labels: Tensor | None = None) -> Hops:
+        """The graphs; labels, if given, become their ``y``."""
+        return tuple(_built(build, features, labels) for build in self.builds)
+
+
+class Remembering(nn.Module):
+    """An encoder with a memory: behind its hops comes one more graph, of what is remembered of the whole data set.
+
+    That graph starts with the batch's own samples as they were remembered, so that node i is the partner of sample i;
+    behind them come the rows that serve as negatives, see :meth:`graphkd.memory.MemoryBank.recall`. In training, what
+    is remembered of the batch is then brought up to date with hop 0.
+
+    Needs the feature ``index`` (n): where each sample stands in the data set. The feature ``negatives`` (n k), if
+    there, says which samples are negatives of which, instead of a draw.
+
+    Args:
+        encoder: Of the batch; hop 0 is remembered.
+        bank: The memory.
+        num_negatives: How many rows are drawn as negatives in each step.
+    """
+
+    def __init__(self, encoder: GraphEncoder, bank: MemoryBank, num_negatives: int) -> None:
+        super().__init__()
+        checks.at_least("num_negatives", num_negatives, 1)
+        self.encoder, self.bank, self.num_negatives = encoder, bank, num_negatives
+
+    @property
+    def last_hop(self) -> int:
+        """The index of the remembered graph."""
+        return self.encoder.last_hop + 1
+
+    def forward(self, features: Features, labels: Tensor | None = None) -> Hops:
+        """The encoder's graphs, then the remembered one."""
+        hops = self.encoder(features, labels)
+        index = pick(features, "index")
+        remembered = self.bank.recall(index, labels, self.num_negatives, features.get("negatives"))
+        if self.training:
+            x = checks.nodes("a memory's rows", hops[0])
+            self.bank.update(index, x, labels)
+        return (*hops, remembered)
+
+
+Encoder = GraphEncoder | Several | Remembering
+"""What a criterion takes."""
+
+
+def _built(build: Build, features: Features, labels: Tensor | None) -> Data:
+    if labels is None:
+        return copy.copy(build(features))
+    graph = copy.copy(build({**features, "labels": labels}))
+    graph.y = labels
+    return graph
 
 
 def _with_nodes(graph: Data, x: Tensor) -> Data:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
 from graphkd import checks
@@ -139,6 +140,133 @@ def point_cloud(x: Rows, mass: Float[Tensor, "*b n"] | None = None) -> Data:
         raise ValueError(f"mass needs one number per row, {tuple(x.shape[:-1])}, got {tuple(mass.shape)}")
     none = torch.empty((2, 0), dtype=torch.int64, device=x.device)
     return _graphs(x, lambda at: Data(x=x[at], edge_index=none, **({} if mass is None else {"mass": mass[at]})))
+
+
+def classes(logits: Float[Tensor, "n c"], temperature: Real = 1.0, labels: Int[Tensor, " n"] | None = None) -> Data:
+    r"""Classes as nodes: each sample spreads its mass over them by its class probabilities.
+
+    .. math:: a_{sc} = \mathrm{softmax}(z_s / T)_c \quad\text{over all classes, or all but the sample's own}
+
+    One graph without edges; ``mass`` (n c) has a line per sample, ``x`` (c 1) is the mean of all.
+
+    Args:
+        logits: z.
+        temperature: T.
+        labels: The class that each sample leaves out; none, if omitted and where it is -100.
+
+    Raises:
+        ValueError: For logits that are empty or not finite, fewer than two classes, and labels out of range.
+
+    >>> classes(torch.zeros(2, 3), labels=torch.tensor([0, -100])).mass
+    tensor([[0.0000, 0.5000, 0.5000],
+            [0.3333, 0.3333, 0.3333]])
+    """
+    checks.rows("logits", logits)
+    checks.positive("temperature", temperature)
+    if logits.shape[-1] < 2:
+        raise ValueError(f"needs logits of at least two classes, got shape {tuple(logits.shape)}")
+    scaled = raised(logits) / temperature
+    if labels is not None:
+        checks.class_labels(labels, logits)
+        own = labels.unsqueeze(1) == torch.arange(logits.shape[-1], device=logits.device)
+        scaled = scaled.masked_fill(own, -torch.inf)
+    mass = scaled.softmax(-1)
+    none = torch.empty((2, 0), dtype=torch.int64, device=logits.device)
+    return Data(x=mass.mean(0).unsqueeze(-1), edge_index=none, mass=mass)
+
+
+def neurons(x: Float[Tensor, "n d"]) -> Data:
+    """Neurons as nodes, each with its responses to the n samples as attributes, without edges.
+
+    >>> neurons(torch.zeros(5, 3)).x.shape
+    torch.Size([3, 5])
+    """
+    return point_cloud(x.mT)
+
+
+def moments(maps: Shaped[Tensor, "..."], grid: int = 1, eps: Real = 0.0) -> Data:
+    r"""Cells of feature maps as nodes, each a Gaussian: the channels' means and standard deviations over its positions.
+
+    .. math:: \sigma = \sqrt{\mathrm{var} + \epsilon}, \qquad \text{var with } p - 1 \text{ for p positions}
+
+    A batch of single nodes, one for each of n maps times g g cells: ``x`` (n g g, 1, 2 c), means first. Where g does
+    not divide height or width, cells overlap as those of adaptive pooling do: rows from floor(i h / g) to
+    ceil((i + 1) h / g).
+
+    Args:
+        maps: Of shape (n c h w).
+        grid: g.
+        eps: Added to variances.
+
+    Raises:
+        ValueError: For maps that are not finite or not (n c h w), and for cells of a single position.
+
+    >>> moments(torch.tensor([0.0, 2.0]).reshape(1, 1, 1, 2)).x.round(decimals=3)
+    tensor([[[1.0000, 1.4140]]])
+    """
+    means, deviations = [], []
+    for cell in _cells(maps, grid):
+        variance, mean = torch.var_mean(cell.flatten(2), -1)
+        means.append(mean)
+        deviations.append((variance + eps).sqrt())
+    x = torch.cat([torch.stack(means, 1), torch.stack(deviations, 1)], -1)
+    return _singles(x.flatten(0, 1).unsqueeze(1))
+
+
+def clouds(maps: Shaped[Tensor, "..."], grid: int = 1) -> Data:
+    """Cells of feature maps as nodes, each the cloud of its positions.
+
+    A batch of single nodes, one for each of n maps times g g cells as in :func:`moments`: ``x`` (n g g, p, c + 1) has a
+    row per position of the largest cell, the last column being that position's share of its cell, zero where a cell has
+    fewer.
+
+    Raises:
+        ValueError: As :func:`moments` does.
+
+    >>> clouds(torch.zeros(5, 3, 2, 2)).x.shape
+    torch.Size([5, 4, 4])
+    """
+    cells = [cell.flatten(2).mT for cell in _cells(maps, grid)]
+    most = max(cell.shape[1] for cell in cells)
+    rows = []
+    for cell in cells:
+        share = cell.new_full((*cell.shape[:2], 1), 1 / cell.shape[1])
+        rows.append(pad(torch.cat([cell, share], -1), (0, 0, 0, most - cell.shape[1])))
+    return _singles(torch.stack(rows, 1).flatten(0, 1))
+
+
+def _cells(maps: Tensor, grid: int) -> list[Tensor]:
+    """The windows of adaptive pooling, of at least two positions."""
+    checks.at_least("grid", grid, 1)
+    checks.maps("maps", maps)
+    spans = [[slice(i * size // grid, -(-(i + 1) * size // grid)) for i in range(grid)] for size in maps.shape[-2:]]
+    cells = [maps[:, :, rows, columns] for rows in spans[0] for columns in spans[1]]
+    if min(cell.shape[-2:].numel() for cell in cells) < 2:
+        raise ValueError(
+            f"needs cells of at least two positions, since one has no deviation, got {grid} x {grid} cells of maps of "
+            f"{maps.shape[-2]} x {maps.shape[-1]}: name a layer with larger maps, or a smaller grid"
+        )
+    return cells
+
+
+def _singles(x: Tensor) -> Data:
+    """A batch of graphs of one node each."""
+    none = torch.empty((2, 0), dtype=torch.int64, device=x.device)
+    return Data(x=x, edge_index=none, mass=x.new_ones(len(x), 1))
+
+
+def stacked(*graphs: Data) -> Data:
+    """Graphs of one size as a batch of problems, without their edges: ``x`` (b n d), ``mass`` (b n), ``negatives``.
+
+    >>> stacked(point_cloud(torch.zeros(3, 2)), point_cloud(torch.ones(3, 2))).mass.shape
+    torch.Size([2, 3])
+    """
+    x = torch.stack([checks.nodes("stacked nodes", graph) for graph in graphs])
+    none = torch.empty((2, 0), dtype=torch.int64, device=x.device)
+    batch = Data(x, none, y=graphs[0].y, mass=torch.stack([masses(graph) for graph in graphs]))
+    if graphs[0].get("negatives") is not None:
+        batch.negatives = torch.stack([graph.negatives for graph in graphs])
+    return batch
 
 
 def masses(graph: Data) -> Float[Tensor, "*b n"]:

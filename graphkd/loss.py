@@ -1,6 +1,6 @@
 """The one loss of two graphs, and the criterion that brings two networks' features to it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -11,8 +11,8 @@ from torch_geometric.data import Data
 
 from graphkd import checks
 from graphkd.couplings import Identity
-from graphkd.encoders import GraphEncoder
-from graphkd.graphs import masses
+from graphkd.encoders import Encoder
+from graphkd.graphs import masses, stacked
 from graphkd.precision import no_autocast, raised
 from graphkd.reductions import TransportCost
 from graphkd.typing import (
@@ -120,6 +120,7 @@ class Term:
         student: Hop of the graph on the student's side; 0 is before message passing, i after the i-th convolution.
         teacher: Hop of the graph on the teacher's side.
         networks: Which network each side's graph comes from; a term may compare a network with itself.
+        both_ways: Whether the networks are also exchanged, as a second problem of one batch: nodes (2 n d).
     """
 
     loss: GraphLoss
@@ -127,6 +128,7 @@ class Term:
     student: int = 0
     teacher: int = 0
     networks: tuple[Network, Network] = ("student", "teacher")
+    both_ways: bool = False
 
     def __post_init__(self) -> None:
         if not -float("inf") < self.weight < float("inf"):
@@ -134,13 +136,23 @@ class Term:
         for network in self.networks:
             checks.one_of("networks", network, ("student", "teacher"))
 
+    def sides(self, hops: Mapping[Network, Sequence[Data]]) -> tuple[Data, Data]:
+        """The two graphs that are compared."""
+        one, other = self.networks
+        if self.both_ways:
+            return (
+                stacked(hops[one][self.student], hops[other][self.student]),
+                stacked(hops[other][self.teacher], hops[one][self.teacher]),
+            )
+        return hops[one][self.student], hops[other][self.teacher]
+
 
 @final
 class Criterion(nn.Module):
     """From the features of two networks to a value: an encoder each, and terms that compare hops of their graphs.
 
     Args:
-        student: Encoder of the student's features.
+        student: Encoder of the student's features; see :mod:`graphkd.encoders`.
         teacher: Encoder of the teacher's features.
         terms: The losses by name. The value is the sum of weight times term.
 
@@ -152,7 +164,7 @@ class Criterion(nn.Module):
         KeyError: At the call if a feature that an encoder needs is not there.
     """
 
-    def __init__(self, student: GraphEncoder, teacher: GraphEncoder, terms: Mapping[str, Term]) -> None:
+    def __init__(self, student: Encoder, teacher: Encoder, terms: Mapping[str, Term]) -> None:
         super().__init__()
         if not terms:
             raise ValueError("a criterion needs at least one term, got none")
@@ -164,7 +176,7 @@ class Criterion(nn.Module):
             for side, network, hop in zip(
                 ("student", "teacher"), term.networks, (term.student, term.teacher), strict=True
             ):
-                most = len(getattr(self, network).convs)
+                most = getattr(self, network).last_hop
                 if not 0 <= hop <= most:
                     raise ValueError(f"term {name!r} needs a {side} hop in 0..{most}, got {hop}")
 
@@ -174,14 +186,11 @@ class Criterion(nn.Module):
         """Compare one batch as both networks see it; row i is the same sample on both sides."""
         _check_batch(student_features, teacher_features, labels)
         with no_autocast(_device(student_features)):
-            hops = {
+            hops: dict[Network, Sequence[Data]] = {
                 "student": self.student(_raised(student_features), labels),
                 "teacher": self.teacher(_raised(teacher_features), labels),
             }
-            comparisons = {
-                name: term.loss.compare(hops[term.networks[0]][term.student], hops[term.networks[1]][term.teacher])
-                for name, term in self.terms.items()
-            }
+            comparisons = {name: term.loss.compare(*term.sides(hops)) for name, term in self.terms.items()}
         terms = {name: comparison.value for name, comparison in comparisons.items()}
         value = torch.stack([term.weight * terms[name] for name, term in self.terms.items()]).sum()
         return CriterionOutput(value, terms, comparisons)

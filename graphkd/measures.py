@@ -11,7 +11,7 @@ from functools import wraps
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphkd import checks
 from graphkd.precision import no_autocast, raised
@@ -133,6 +133,16 @@ def euclidean(x: Rows, y: OtherRows) -> Pairs:
     return torch.where(apart, squared, 1.0).sqrt() * apart
 
 
+@full_precision
+def manhattan(x: Rows, y: OtherRows) -> Pairs:
+    r"""Sum of absolute differences :math:`\|x_i - y_j\|_1`.
+
+    >>> manhattan(torch.zeros(1, 2), torch.tensor([[3.0, -4.0]]))
+    tensor([[7.]])
+    """
+    return torch.cdist(x, y, p=1)
+
+
 @dataclass(frozen=True)
 class SoftmaxKL:
     r"""Divergence of the class probabilities of student row i from those of teacher row j, at a temperature.
@@ -161,6 +171,40 @@ class SoftmaxKL:
         # Equal rows may come out below zero by a rounding error; their gradient is right and is kept.
         divergence = divergence + (divergence.clamp_min(0) - divergence).detach()
         return self.temperature**2 * divergence
+
+
+class Fixed(nn.Module):
+    """A cost that is given, whatever the nodes' attributes are, such as that between classes.
+
+    A buffer: it moves and is saved with the model.
+
+    Raises:
+        ValueError: For a cost that is no finite, floating-point matrix, and at the call for other numbers of nodes.
+
+    >>> Fixed(1 - torch.eye(2))(torch.zeros(2, 1), torch.zeros(2, 1))
+    tensor([[0., 1.],
+            [1., 0.]])
+    """
+
+    cost: Tensor
+
+    def __init__(self, cost: Float[Tensor, "n m"]) -> None:
+        super().__init__()
+        checks.rows("cost", cost)
+        if cost.dim() != 2:
+            raise ValueError(f"cost needs one matrix (n, m), got shape {tuple(cost.shape)}")
+        self.register_buffer("cost", cost.detach().clone())
+
+    def forward(self, x: Rows, y: OtherRows) -> Float[Tensor, "n m"]:
+        """The cost, in the precision of the nodes."""
+        nodes = (x.shape[-2], y.shape[-2])
+        if nodes != self.cost.shape:
+            raise ValueError(f"a fixed cost of shape {tuple(self.cost.shape)} needs as many nodes, got {nodes}")
+        return self.cost.to(raised(x).dtype)
+
+    def extra_repr(self) -> str:
+        """The shape."""
+        return f"{tuple(self.cost.shape)}"
 
 
 def is_similarity(measure: Measure) -> bool:

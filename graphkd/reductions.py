@@ -1,11 +1,12 @@
-"""Reductions: which number of a transport is minimised. Frozen values, called with what a loss computed."""
+"""Reductions: which number of a transport is minimised. Called with what a loss computed; frozen, or modules."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from graphkd import checks
@@ -49,10 +50,16 @@ class TransportCost:
         if self.alpha < 1:
             if cost is None:
                 raise ValueError(f"TransportCost(alpha={self.alpha}) needs a cost, got a loss without one")
-            value = value + (1 - self.alpha) * (transport.plan * cost).sum((-2, -1)).mean()
+            # Some couplings never form the plan of each problem; their plan is a mean.
+            paid = (transport.plan * cost).sum((-2, -1)) if transport.linear is None else transport.linear
+            value = value + (1 - self.alpha) * paid.mean()
         if self.alpha > 0:
             if relations is None:
                 raise ValueError(f"TransportCost(alpha={self.alpha}) needs a relation, got a loss without one")
+            if transport.linear is not None:
+                raise ValueError(
+                    f"TransportCost(alpha={self.alpha}) needs a plan per problem, got the mean of all plans"
+                )
             value = value + self.alpha * self._structure(transport, relations).mean()
         return value
 
@@ -124,6 +131,83 @@ class PlanGap:
         gap = torch.where(a > 0, gap, 0.0) / torch.where(a > 0, a, 1.0)
         size = max(gap.shape[-2] - 1, 1) ** 0.5 if self.intensive else 1.0
         return torch.linalg.vector_norm(gap, dim=(-2, -1)).mean() / size
+
+
+class NoiseContrast(nn.Module):
+    r"""Tell each sample's partner from negatives by noise-contrastive estimation.
+
+    .. math::
+        -\sum_{ij} P_{ij} \log \frac{h_{ij}}{h_{ij} + c_i} - \sum_{ij} a_i N_{ij} \log \frac{c_i}{h_{ij} + c_i},
+        \qquad h_{ij} = \frac{e^{-M_{ij} / T}}{Z}, \quad c_i = \frac{1}{m} \sum_j N_{ij}
+
+    P is the coupling of partners and N, the attribute ``negatives`` (*b n m) of the teacher's graph, says how often
+    node j is a negative of node i. Z, one for each problem, is set by the first batch in training so that the mean of h
+    over partners and negatives is 1 / m, and then stays. Summed over problems, not averaged: both ways add up.
+
+    Args:
+        temperature: T, in units of the cost.
+        num_nodes: m, how many nodes negatives are drawn from; the teacher's nodes of the batch, if omitted.
+        logs: Without, the logarithms are dropped and what is left is the dual form of a Wasserstein distance with the
+            bounded critic :math:`g = h / (h + c)`, partners minus negatives, to be maximised:
+            :math:`-\sum_{ij} P_{ij} g_{ij} + \sum_{ij} a_i N_{ij} g_{ij}`.
+        num_problems: How many problems come in a batch: two for a term that goes both ways.
+
+    Source: Gutmann, Hyvärinen, "Noise-contrastive estimation", AISTATS 2010; with a fixed Z as in the released code of
+    Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020, arXiv:1910.10699, whose 1e-7 in the
+    denominators is kept.
+    """
+
+    reads_plan = False
+
+    log_normalizer: Tensor
+
+    def __init__(
+        self, temperature: Real = 0.07, num_nodes: int | None = None, logs: bool = True, num_problems: int = 1
+    ) -> None:
+        super().__init__()
+        checks.positive("temperature", temperature)
+        if num_nodes is not None:
+            checks.at_least("num_nodes", num_nodes, 1)
+        self.temperature, self.num_nodes, self.logs = temperature, num_nodes, logs
+        checks.at_least("num_problems", num_problems, 1)
+        self.register_buffer("log_normalizer", torch.full((num_problems, 1, 1), torch.nan))
+
+    def forward(
+        self, transport: Transport, cost: Tensor | None, relations: Relations | None, graphs: tuple[Data, Data]
+    ) -> Float[Tensor, ""]:
+        """The contrast."""
+        negatives = graphs[1].get("negatives")
+        if cost is None or negatives is None:
+            raise ValueError("NoiseContrast needs a cost, and a teacher's graph that says which nodes are negatives")
+        plan, a = transport.plan, masses(graphs[0]).to(cost.dtype).unsqueeze(-1)
+        negatives = negatives.to(cost.dtype)
+        nodes = self.num_nodes or cost.shape[-1]
+        score = -cost / self.temperature
+        log_h = score - self._normalizer(score.detach(), plan > 0, negatives) - math.log(nodes)
+        noise = negatives.sum(-1, keepdim=True) / nodes
+        both = log_h.exp() + noise + 1e-7
+        if not self.logs:
+            critic = log_h.exp() / both
+            return ((a * negatives - plan) * critic).sum()
+        right = plan * (log_h - both.log())
+        wrong = torch.where(negatives > 0, a * negatives * (noise.log() - both.log()), 0.0)
+        return -(right + wrong).sum()
+
+    def _normalizer(self, score: Tensor, partners: Tensor, negatives: Tensor) -> Tensor:
+        """The logarithm of the mean of exp(score), of the first batch that was trained on."""
+        times = partners + negatives
+        axes = (-2, -1)
+        largest = score.amax(axes, keepdim=True)
+        total = ((score - largest).exp() * times).sum(axes, keepdim=True)
+        current = largest + (total / times.sum(axes, keepdim=True)).log()
+        kept = torch.where(self.log_normalizer.isnan(), current, self.log_normalizer.to(current.dtype))
+        if self.training:
+            self.log_normalizer = kept
+        return kept
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"temperature={self.temperature}, num_nodes={self.num_nodes}, logs={self.logs}"
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,15 @@ class CriterionOutput(NamedTuple):
 
 
 @runtime_checkable
+class Schedule(Protocol):
+    """A weight that changes from epoch to epoch; see :mod:`graphkd.training.schedules`, or write a function."""
+
+    def __call__(self, epoch: int, epochs: int, /) -> float:
+        """The weight in an epoch, counted from 1, of a total number of epochs."""
+        ...
+
+
+@runtime_checkable
 class Measure(Protocol):
     """A pairwise measure: how far (or how alike) row i of x and row j of y are."""
 

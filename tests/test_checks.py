@@ -98,3 +98,62 @@ def test_a_message_is_logged_the_first_time_only(caplog):
         checks.log_once("two")
     assert [record.message for record in caplog.records] == ["one", "two"]
     assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 1e-30, 3])
+def test_not_negative_takes_finite_numbers_and_zero(value):
+    checks.not_negative("eps", value)
+
+
+@pytest.mark.parametrize("value", [-1, -1e-30, float("nan"), float("inf"), True, "0", None])
+def test_not_negative_refuses_all_else(value):
+    refuses(checks.not_negative, "eps", value, message="eps needs a finite number of at least 0, got ")
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_class_labels_are_classes_of_the_logits_or_none(dtype):
+    checks.class_labels(torch.tensor([0, 2, -100, 1], dtype=dtype), torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        ([0, 1], "labels needs a tensor, got list"),
+        (torch.zeros(2), r"one integer per sample, \(2,\), got torch.float32 of shape \(2,\)"),
+        (torch.zeros(2, dtype=torch.bool), "one integer per sample, .* got torch.bool"),
+        (torch.zeros(3, dtype=torch.int64), r"one integer per sample, \(2,\), got torch.int64 of shape \(3,\)"),
+        (torch.zeros(2, 3, dtype=torch.int64), r"one integer per sample, \(2,\), got .* of shape \(2, 3\)"),
+        (torch.tensor([1, 3]), "labels need numbers from 0 to 2, or -100 for none, got 3"),
+        (torch.tensor([-1, 0]), "labels need numbers from 0 to 2, or -100 for none, got -1"),
+        (torch.tensor([-100, -99]), "got -99"),
+    ],
+)
+def test_class_labels_refuses_what_is_no_class_per_sample(labels, message):
+    refuses(checks.class_labels, labels, torch.zeros(2, 3), message=message)
+
+
+def test_class_labels_off_the_host_are_not_read():
+    labels = torch.full((2,), 7, device="meta")
+    checks.class_labels(labels, torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="got torch.int64 of shape"):
+        checks.class_labels(labels, torch.zeros(3, 3))
+
+
+def test_maps_takes_any_floating_precision():
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        checks.maps("map", torch.ones(2, 3, 4, 5, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        ([[[[1.0]]]], "map needs a tensor, got list"),
+        (torch.ones(2, 3, 4, 5, dtype=torch.int64), "map needs floating-point values, got torch.int64"),
+        (torch.ones(2, 3, 4), r"map needs feature maps \(n, c, h, w\), got shape \(2, 3, 4\)"),
+        (torch.ones(2, 3, 4, 5, 6), r"map needs feature maps \(n, c, h, w\), got shape \(2, 3, 4, 5, 6\)"),
+        (torch.ones(2, 3, 0, 5), r"map needs feature maps \(n, c, h, w\), got shape \(2, 3, 0, 5\)"),
+        (torch.full((1, 1, 2, 2), torch.nan), "map needs finite values, got 4 NaN or infinite of 4"),
+    ],
+)
+def test_maps_refuses_what_is_no_finite_feature_map(x, message):
+    refuses(checks.maps, "map", x, message=message)

@@ -11,6 +11,7 @@ import torch
 
 import graphkd
 from graphkd.cli import COMMANDS, main
+from graphkd.training import DistillationModule
 
 CONFIGS = Path(__file__).parent.parent / "examples" / "configs" / "digits"
 # What a shell runs in the background ignores interrupts, and so would all that it starts.
@@ -100,6 +101,50 @@ def test_a_finished_run_resumes_to_itself(tmp_path, form):
         assert main(["train", *named]) == 0
     after = torch.load(folder / "student.pt", weights_only=True)
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+SCHEDULED = """weights:
+  task: 1
+  kd:
+    class_path: graphkd.training.schedules.ConstantThenCosine
+    init_args: {weight: 30, decay_from: 1}
+  kd/kd:
+    class_path: graphkd.training.LinearWarmup
+    init_args: {weight: 0.5, epochs: 2}
+"""
+
+
+def test_schedules_are_chosen_in_a_config_and_go_on_where_a_run_is_resumed(tmp_path, monkeypatch):
+    config = tmp_path / "scheduled.yaml"
+    lines = (CONFIGS / "kd.yaml").read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith("weights")) + SCHEDULED)
+    teacher = ["--teacher_checkpoint", str(tmp_path / "teacher.pt")]
+    command = ["train", "--config", str(config), "--epochs", "3", *teacher, *SHORT]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([*command, "--out", str(whole)]) == 0
+    step = DistillationModule.training_step
+
+    def interrupted(module, batch, batch_idx):
+        if module.current_epoch == 2:
+            raise KeyboardInterrupt
+        return step(module, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillationModule, "training_step", interrupted)
+        assert main([*command, "--out", str(cut)]) == 130
+    assert "graphkd.training.schedules.ConstantThenCosine" in (cut / "config.yaml").read_text()
+    assert main(["train", "--resume", str(cut)]) == 0
+    first, second = (json.loads((folder / "history.json").read_text()) for folder in (whole, cut))
+    assert first["train/weight/kd"] == pytest.approx([30, 15, 0], abs=1e-6)
+    assert first["train/weight/kd/kd"] == [0.25, 0.5, 0.5]
+    assert {**first, "seconds": []} == {**second, "seconds": []}
+    expected, came = (torch.load(folder / "student.pt", weights_only=True) for folder in (whole, cut))
+    assert all(torch.equal(came[name], value) for name, value in expected.items())
+    shorter = ["--weights.kd.init_args.weight", "2", "--weights.task", "0.5", "--epochs", "1"]
+    assert main([*command, *shorter, "--out", str(tmp_path / "other")]) == 0
+    curves = json.loads((tmp_path / "other" / "history.json").read_text())
+    assert curves["train/weight/kd"] == [2.0]
+    assert curves["train/weighted/task"] == pytest.approx([0.5 * value for value in curves["train/task"]], rel=1e-5)
 
 
 def test_an_interrupt_before_the_first_checkpoint_says_so(tmp_path, capsys, monkeypatch):

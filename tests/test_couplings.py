@@ -8,10 +8,10 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphkd import measures
-from graphkd.couplings import IPOT, Exact, FusedGromov, Identity, RowSoftmax, Sinkhorn
+from graphkd.couplings import IPOT, Exact, FusedGromov, Identity, RowSoftmax, SharedSinkhorn, Sinkhorn
 from graphkd.loss import GraphLoss
-from graphkd.ot import Relative, exact, fused_gromov, ipot, sinkhorn
-from graphkd.reductions import TransportCost
+from graphkd.ot import Relative, exact, fused_gromov, ipot, shared_sinkhorn, sinkhorn
+from graphkd.reductions import PlanGap, PlanNLL, TransportCost
 from graphkd.relations import Pairwise
 from graphkd.typing import Relations
 
@@ -48,10 +48,68 @@ def test_identity_reports_masses_that_do_not_fit():
     assert not bool(transport.converged)
 
 
-def test_identity_refuses_sets_of_two_sizes():
-    cost, a, b = problem(4, 6)
-    with pytest.raises(ValueError, match="needs as many student as teacher nodes, got 4 and 6"):
+@pytest.mark.parametrize(("n", "m"), [(4, 6), (6, 4)])
+def test_identity_refuses_sets_of_two_sizes(n, m):
+    cost, a, b = problem(n, m)
+    with pytest.raises(ValueError, match=f"needs as many student as teacher nodes, got {n} and {m}"):
         Identity()(cost, None, a, b)
+
+
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_identity_leaves_further_teacher_nodes_without_mass_alone(batch):
+    cost, a, _ = problem(4, 6)
+    a = a.expand(*batch, 4)
+    b = torch.cat([a, torch.zeros(*batch, 2, dtype=a.dtype)], -1)
+    transport = Identity()(cost, None, a, b)
+    assert transport.plan.shape == (*batch, 4, 6)
+    assert torch.equal(transport.plan[..., :4], torch.diag_embed(a))
+    assert transport.plan[..., 4:].abs().sum() == 0
+    torch.testing.assert_close(transport.value, (cost[:, :4].diagonal() * a).sum(-1))
+    # Relations of four and of six nodes cannot be compared entry by entry.
+    assert not transport.paired
+    assert (transport.marginal_error == 0).all()
+    assert transport.converged.all()
+
+
+def test_identity_reports_where_further_nodes_come_with_other_masses():
+    _, a, b = problem(4, 4)
+    transport = Identity()(None, None, a, torch.cat([b, b.new_zeros(2)]))
+    torch.testing.assert_close(transport.marginal_error, (a - b).abs().sum())
+
+
+@pytest.mark.parametrize("place", [4, 5])
+def test_identity_refuses_further_teacher_nodes_with_mass(place):
+    _, a, _ = problem(4, 6)
+    b = torch.cat([a, a.new_zeros(2)])
+    b[place] = 1e-9
+    with pytest.raises(ValueError, match="got 4 and 6; only teacher nodes without mass may come behind"):
+        Identity()(None, None, a, b)
+    # In one problem of a batch, too.
+    batch = torch.stack([torch.cat([a, a.new_zeros(2)]), b])
+    with pytest.raises(ValueError, match="got 4 and 6; only teacher nodes without mass may come behind"):
+        Identity()(None, None, torch.stack([a, a]), batch)
+
+
+def test_identity_refuses_batches_of_two_sizes():
+    _, a, _ = problem(4, 4)
+    with pytest.raises(ValueError, match="the identity coupling needs"):
+        Identity()(None, None, a.expand(2, 4), a.expand(3, 4))
+
+
+def test_identity_of_nodes_without_any_mass_is_empty_and_has_no_error():
+    cost, a, _ = problem(4, 4)
+    none = torch.zeros_like(a)
+    transport = Identity()(cost, None, torch.stack([a, none]), torch.stack([a, none]))
+    assert transport.marginal_error.tolist() == [0.0, 0.0]
+    assert transport.converged.all()
+    assert transport.plan[1].abs().sum() == transport.value[1] == 0
+
+
+def test_identity_with_mass_on_the_teachers_side_only_has_not_converged():
+    _, a, b = problem(4, 4)
+    transport = Identity()(None, None, torch.zeros_like(a), b)
+    assert transport.marginal_error > 0
+    assert not transport.converged
 
 
 def test_row_softmax_equals_a_loop_in_plan_and_gradient():
@@ -258,3 +316,167 @@ def test_unknown_words_are_refused_at_construction(name):
     # The run-time type checks of the tests know the words as well, and come first where they are on.
     with pytest.raises((ValueError, TypeError), match=f"{name} needs one of .* got 'other'|Type-check error"):
         Sinkhorn(epsilon=0.1, **{name: "other"})
+
+
+# SharedSinkhorn
+
+
+def pairs(n: int = 5, m: int = 6, size: int = 7) -> tuple[Tensor, Tensor, Tensor]:
+    """One cost, and pairs of masses, of which each lacks another node."""
+    cost = problem(n, m)[0]
+    generator = torch.Generator().manual_seed(1)
+    a = torch.rand(size, n, generator=generator, dtype=torch.float64) + 0.2
+    b = torch.rand(size, m, generator=generator, dtype=torch.float64) + 0.2
+    for k in range(size):
+        a[k, k % n], b[k, (2 * k) % m] = 0, 0
+    return cost, a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
+
+
+def cloud(mass: Tensor) -> Data:
+    """A graph of which only the masses are known."""
+    return Data(x=mass.new_zeros(mass.shape[-1], 1), mass=mass)
+
+
+def assert_same_slopes(ours, theirs, a: Tensor, b: Tensor) -> None:
+    """Masses have gradients up to a constant over the nodes with mass; elsewhere gradients are the same."""
+    (cost, *masses), (wanted, *others) = ours, theirs
+    torch.testing.assert_close(cost, wanted, atol=1e-10, rtol=0)
+    for mass, slope, other in zip((a, b), masses, others, strict=True):
+        present = mass.detach() > 0
+        gap = torch.where(present, slope - other, 0.0)
+        mean = gap.sum(-1, keepdim=True) / present.sum(-1, keepdim=True)
+        assert torch.where(present, gap - mean, 0.0).abs().max() < 1e-10
+        assert slope.isfinite().all()
+        assert slope.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("domain", ["auto", "log"])
+@pytest.mark.parametrize("order", ["rows_first", "columns_first"])
+@pytest.mark.parametrize("num_iters", [1, 8])
+def test_a_shared_cost_is_what_each_pair_pays_alone_with_its_gradients(num_iters, order, domain):
+    cost, a, b = leaves = [x.requires_grad_() for x in pairs()]
+    options = dict(epsilon=0.1, num_iters=num_iters, order=order, domain=domain)
+    transport = SharedSinkhorn(**options)(cost, None, a, b)
+    ours = TransportCost()(transport, cost, None, (cloud(a), cloud(b)))
+    single = Sinkhorn(**options, gradient="unroll")
+    paid, plans = [], []
+    for k in range(7):
+        plan = single(cost, None, a[k], b[k])
+        paid.append(TransportCost()(plan, cost, None, (cloud(a[k]), cloud(b[k]))))
+        plans.append(plan.plan.detach())
+    torch.testing.assert_close(transport.linear, torch.stack(paid), atol=1e-12, rtol=0)
+    torch.testing.assert_close(ours, sum(paid) / 7, atol=1e-12, rtol=0)
+    torch.testing.assert_close(transport.plan.detach(), sum(plans) / 7, atol=1e-12, rtol=0)
+    slopes = [torch.autograd.grad(value, leaves) for value in (ours, sum(paid) / 7)]
+    assert_same_slopes(*slopes, a, b)
+
+
+@pytest.mark.parametrize("domain", ["auto", "scaling"])
+@pytest.mark.parametrize("stabilizer", [0.0, 1e-8, 0.3])
+@pytest.mark.parametrize("num_iters", [1, 2, 10])
+def test_from_scalings_the_sweeps_are_the_published_iteration(num_iters, stabilizer, domain):
+    cost, a, b = leaves = [x.requires_grad_() for x in pairs()]
+    coupling = SharedSinkhorn(
+        0.3, num_iters, order="columns_first", domain=domain, stabilizer=stabilizer, start="scalings"
+    )
+    transport = coupling(cost, None, a, b)
+    paid, plans = [], []
+    kernel = (-cost / 0.3).exp()
+    for k in range(7):
+        present = [i for i in range(5) if a[k, i] > 0]
+        u = torch.stack([cost.new_tensor(1 / len(present) if i in present else 0.0) for i in range(5)])
+        for _ in range(num_iters):
+            v = torch.stack([b[k, j] / (sum(kernel[i, j] * u[i] for i in range(5)) + stabilizer) for j in range(6)])
+            u = torch.stack([a[k, i] / (sum(kernel[i, j] * v[j] for j in range(6)) + stabilizer) for i in range(5)])
+        plan = u[:, None] * kernel * v
+        plans.append(plan.detach())
+        paid.append((plan * cost).sum())
+    torch.testing.assert_close(transport.linear, torch.stack(paid), atol=1e-12, rtol=0)
+    torch.testing.assert_close(transport.plan.detach(), sum(plans) / 7, atol=1e-12, rtol=0)
+    slopes = [torch.autograd.grad(value.mean(), leaves) for value in (transport.linear, torch.stack(paid))]
+    assert_same_slopes(*slopes, a, b)
+    if stabilizer:
+        # A sum that is not kept leaves no constant open: here gradients are the very same.
+        for ours, theirs, mass in zip(slopes[0][1:], slopes[1][1:], (a, b), strict=True):
+            torch.testing.assert_close(ours[mass > 0], theirs[mass > 0], atol=1e-10, rtol=0)
+
+
+def test_a_start_from_scalings_differs_until_the_sweeps_have_converged():
+    cost, a, b = pairs()
+
+    def paid(num_iters, start):
+        return SharedSinkhorn(0.3, num_iters, order="columns_first", start=start)(cost, None, a, b).linear
+
+    assert (paid(1, "scalings") - paid(1, "potentials")).abs().min() > 1e-5
+    torch.testing.assert_close(paid(300, "scalings"), paid(300, "potentials"))
+
+
+def test_scalings_of_rows_need_an_order_that_starts_with_the_columns():
+    # Rows that are updated first forget where they started.
+    with pytest.raises(ValueError, match="scalings.*columns_first"):
+        SharedSinkhorn(0.1, start="scalings", order="rows_first")
+
+
+def test_shared_sinkhorn_hands_every_option_to_the_solver():
+    cost, a, b = pairs()
+    options = dict(epsilon=0.1, num_iters=200, tol=1e-3, order="columns_first")
+    for more in (dict(domain="log"), dict(domain="scaling"), dict(stabilizer=0.1), dict(epsilon=Relative(0.2))):
+        got = SharedSinkhorn(**{**options, **more})(cost, None, a, b)
+        wanted = shared_sinkhorn(cost, a, b, gradient="unroll", **{**options, **more})
+        assert torch.equal(got.linear, wanted.linear)
+        assert got.num_iters.tolist() == wanted.num_iters.tolist()
+        assert torch.equal(got.converged, wanted.converged)
+        assert torch.equal(got.epsilon, wanted.epsilon)
+
+
+def test_shared_sinkhorn_has_its_solvers_defaults():
+    ours, theirs = (inspect.signature(inspect.unwrap(f)).parameters for f in (SharedSinkhorn, shared_sinkhorn))
+    assert {name for name, p in ours.items() if name != "start" and p.default != theirs[name].default} == set()
+    assert ours["start"].default == "potentials"
+
+
+@pytest.mark.parametrize("reduction", [PlanGap, PlanNLL])
+def test_a_mean_of_plans_has_no_gradient_for_a_reduction_that_reads_it(reduction):
+    cost, a, b = pairs()
+    coupling = SharedSinkhorn(0.1)
+    assert coupling(cost.requires_grad_(), None, a, b).plan.requires_grad == coupling.differentiates_plan
+    with pytest.raises(ValueError, match="needs a coupling that differentiates its plan"):
+        GraphLoss(measures.Fixed(cost), coupling=coupling, reduction=reduction())
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(epsilon=0), "epsilon needs a finite number above 0, got 0"),
+        (dict(num_iters=0), "num_iters needs an integer of at least 1, got 0"),
+        (dict(tol=0.0), "tol needs a finite number above 0, got 0.0"),
+        (dict(stabilizer=-1.0), "stabilizer needs .* got -1.0"),
+        (dict(stabilizer=1e-8, domain="log"), "stabilizer needs .* in domain 'log'"),
+        (
+            dict(epsilon=Relative(0.1), start="scalings", order="columns_first"),
+            r"start='scalings' needs epsilon in units of the cost, got Relative\(share=0.1\)",
+        ),
+    ],
+)
+def test_bad_options_of_a_shared_cost_are_refused_at_construction(options, message):
+    with pytest.raises(ValueError, match=message):
+        SharedSinkhorn(**{"epsilon": 0.1, **options})
+
+
+@pytest.mark.parametrize("name", ["order", "domain", "start"])
+def test_unknown_words_for_a_shared_cost_are_refused_at_construction(name):
+    with pytest.raises((ValueError, TypeError), match=f"{name} needs one of .* got 'other'|Type-check error"):
+        SharedSinkhorn(epsilon=0.1, **{name: "other"})
+
+
+def test_shared_sinkhorn_refuses_what_it_cannot_couple():
+    cost, a, b = pairs()
+    with pytest.raises(ValueError, match="coupling needs a cost between the two graphs, got a loss without one"):
+        SharedSinkhorn(0.1)(None, None, a, b)
+    for start in ("potentials", "scalings"):
+        coupling = SharedSinkhorn(0.1, order="columns_first", start=start)
+        with pytest.raises(ValueError, match="broadcast"):
+            coupling(cost, None, a, b[:4])
+        # The run-time type checks of the tests see this first where they are on.
+        with pytest.raises((ValueError, TypeError), match="a needs 5 masses|Type-check error"):
+            coupling(cost, None, b, b)

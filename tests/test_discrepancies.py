@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from graphkd.discrepancies import Factored, mse, smooth_l1
+from graphkd.discrepancies import Factored, kl, mse, smooth_l1
 
 
 def test_squared_difference_is_the_sum_of_its_factors():
@@ -30,3 +30,55 @@ def test_smooth_l1_is_elementwise_and_not_factored():
     assert smooth_l1(student, teacher).shape == (4, 5)
     torch.testing.assert_close(smooth_l1(student, teacher).mean(), F.smooth_l1_loss(student, teacher))
     assert not isinstance(smooth_l1, Factored)
+
+
+def positive(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
+
+
+def test_divergence_is_its_equation():
+    student, teacher = positive(4, 5), positive(4, 5, seed=1)
+    got = kl(student, teacher)
+    for i in range(4):
+        for j in range(5):
+            s, t = student[i, j], teacher[i, j]
+            torch.testing.assert_close(got[i, j], t * (t / s).log() - t + s)
+
+
+def test_divergence_is_the_sum_of_its_factors_over_any_two_entries():
+    student, teacher = positive(7), positive(5, seed=1)
+    factored = kl.f1(student)[:, None] + kl.f2(teacher) - kl.h1(student)[:, None] * kl.h2(teacher)
+    assert isinstance(kl, Factored)
+    for i in range(7):
+        for j in range(5):
+            torch.testing.assert_close(factored[i, j], kl(student[i], teacher[j]))
+
+
+def test_divergence_of_distributions_is_the_known_one():
+    student, teacher = positive(3, 6).softmax(-1), positive(3, 6, seed=1).softmax(-1)
+    torch.testing.assert_close(kl(student, teacher).sum(), F.kl_div(student.log(), teacher, reduction="sum"))
+
+
+def test_divergence_is_zero_where_student_and_teacher_agree_and_positive_elsewhere():
+    teacher = positive(5)
+    assert kl(teacher, teacher).abs().max() < 1e-15
+    assert (kl(teacher * 1.1, teacher) > 0).all()
+    assert (kl(teacher * 0.9, teacher) > 0).all()
+
+
+def test_divergence_passes_gradcheck_by_either_route():
+    pair = [positive(3, 4).requires_grad_(), positive(3, 4, seed=1).requires_grad_()]
+    assert torch.autograd.gradcheck(kl, pair)
+    assert torch.autograd.gradcheck(lambda s, t: kl.f1(s) + kl.f2(t) - kl.h1(s) * kl.h2(t), pair)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_divergence_of_zero_entries_is_finite_with_its_gradient(dtype):
+    student = torch.tensor([0.0, 0.5, 0.0], dtype=dtype, requires_grad=True)
+    teacher = torch.tensor([0.0, 0.0, 0.5], dtype=dtype, requires_grad=True)
+    for found in (kl(student, teacher), kl.f1(student) + kl.f2(teacher) - kl.h1(student) * kl.h2(teacher)):
+        # What the teacher lacks costs what the student has of it; what only the student lacks costs much, not infinity.
+        assert found[:2].tolist() == [0.0, 0.5]
+        assert 30 < float(found[2].detach()) < 400
+        for gradient in torch.autograd.grad(found.sum(), (student, teacher)):
+            assert gradient.isfinite().all()

@@ -117,6 +117,136 @@ def test_a_changed_weight_counts_from_the_next_step(batch):
     torch.testing.assert_close(logs["loss"], logs["weighted/task"] + logs["weighted/otgd"])
 
 
+# Schedules and terms
+
+
+def fading(epoch, epochs):
+    return 1 - epoch / epochs
+
+
+def test_a_schedule_is_the_weight_of_its_epoch(batch):
+    distiller = made(weights={"task": 0.5, "kd": fading, "otgd": lambda epoch, epochs: 10.0 * epoch + epochs}).eval()
+    for epoch, kd, otgd in ((1, 0.75, 14.0), (3, 0.25, 34.0), (2, 0.5, 24.0)):
+        distiller.set_epoch(epoch, 4)
+        expected = made(weights={"task": 0.5, "kd": kd, "otgd": otgd}).eval()
+        assert distiller.weights == expected.weights
+        logs = distiller(*batch).logs
+        expected(*batch)
+        expected.load_state_dict(distiller.state_dict())
+        assert logs == expected(*batch).logs
+
+
+def test_a_schedule_needs_an_epoch_before_the_first_step(batch):
+    distiller = made(weights={"kd": fading, "otgd/f": fading})
+    with pytest.raises(
+        ValueError, match=r"the schedule of kd, otgd/f needs set_epoch\(epoch, epochs\) before the first"
+    ):
+        distiller(*batch)
+    distiller.set_epoch(1, 2)
+    distiller(*batch)
+
+
+@pytest.mark.parametrize(("epoch", "epochs"), [(0, 3), (4, 3), (1, 0)])
+def test_an_epoch_that_is_not_counted_from_one_is_refused(epoch, epochs):
+    with pytest.raises(ValueError, match=rf"needs an epoch in 1\.\.{epochs}, counted from 1, got {epoch}"):
+        made(weights={"kd": lambda epoch, epochs: 1.0}).set_epoch(epoch, epochs)
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_schedule_that_gives_no_weight_is_refused(weight):
+    distiller = made(weights={"kd": lambda epoch, epochs: weight})
+    with pytest.raises(ValueError, match="the weight of 'kd' in epoch 2 of 3 needs a finite number of at least 0, got"):
+        distiller.set_epoch(2, 3)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, reloaded], ids=["copied", "saved"])
+def test_a_copy_has_schedules_of_its_own(batch, duplicate):
+    distiller = made(weights={"kd": fading})
+    distiller.set_epoch(1, 4)
+    copied = duplicate(distiller)
+    copied.set_epoch(3, 4)
+    assert (distiller.weights["kd"], copied.weights["kd"]) == (0.75, 0.25)
+
+
+def test_a_terms_factor_multiplies_its_weight_inside_the_criterion(batch):
+    options = {"embed_dim": 6, "k": 3}
+    factors = made(
+        criteria={"otgd": losses.otgd(**options, weights=(1.0, 2.0, 0.5, 3.0))},
+        weights={"otgd": 0.5, "otgd/g": lambda epoch, epochs: epoch / epochs, "otgd/fg": 3},
+    ).eval()
+    factors.set_epoch(1, 4)
+    expected = made(
+        criteria={"otgd": losses.otgd(**options, weights=(1.0, 0.5, 0.5, 9.0))}, weights={"otgd": 0.5}
+    ).eval()
+    for distiller in (factors, expected):
+        distiller(*batch)
+    expected.load_state_dict(factors.state_dict())
+    steps = [distiller(*batch) for distiller in (factors, expected)]
+    assert steps[0].logs.keys() == steps[1].logs.keys()
+    for name, value in steps[1].logs.items():
+        torch.testing.assert_close(steps[0].logs[name], value)
+    assert steps[1].logs["weighted/otgd/fg"] > 0
+    for step in steps:
+        step.loss.backward()
+    came, wanted = ([p.grad for p in distiller.learnable_parameters()] for distiller in (factors, expected))
+    torch.testing.assert_close(came, wanted)
+
+
+def test_criteria_and_terms_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="no criterion can be named 'kd/kd': that is a term of 'kd'"):
+        made(criteria={"kd": losses.kd(), "kd/kd": losses.kd()}, weights=None)
+
+
+def rooted(x, y):
+    """A distance whose gradient at zero is NaN."""
+    return (x.unsqueeze(-2) - y.unsqueeze(-3)).pow(2).sum(-1).sqrt()
+
+
+def spoiling():
+    """A criterion whose gradient is NaN in its projectors and in the student, beside one whose gradient is not."""
+    parts = [nn.Linear(4, 2), nn.Linear(8, 2)]
+    for part in parts:
+        nn.init.zeros_(part.weight)
+        nn.init.zeros_(part.bias)
+    terms = {"rooted": Term(GraphLoss(rooted)), "squared": Term(GraphLoss(sqeuclidean), 3.0)}
+    return Criterion(*(GraphEncoder(cloud, part) for part in parts), terms)
+
+
+def gradients(distiller, batch):
+    distiller.zero_grad()
+    step = distiller.eval()(*batch)
+    step.loss.backward()
+    return step.logs, [p.grad for p in distiller.learnable_parameters()]
+
+
+@pytest.mark.parametrize("scheduled", ["it", "it/rooted"])
+def test_what_has_weight_zero_is_logged_and_has_gradient_zero(batch, scheduled):
+    distiller = made(criteria={"it": spoiling()}, weights={scheduled: fading})
+    distiller.set_epoch(1, 2)
+    _, spoilt = gradients(distiller, batch)
+    assert any(gradient.isnan().any() for gradient in spoilt)
+    distiller.set_epoch(2, 2)
+    logs, came = gradients(distiller, batch)
+    assert {"it", "it/rooted", "it/squared", "weighted/it", "weighted/it/rooted"} <= logs.keys()
+    assert logs["weighted/it/rooted"] == 0
+    alone = Distiller(distiller.student)
+    _, wanted = gradients(alone, batch)
+    torch.testing.assert_close(came[: len(wanted)], wanted)
+    assert all((gradient == 0).all() for gradient in came[len(wanted) :])
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_step_in_which_all_weights_are_zero_moves_nothing(batch, labelled):
+    distiller = made(criteria={"it": spoiling()}, weights={"task": fading, "it": fading})
+    distiller.set_epoch(5, 5)
+    x, labels = batch
+    logs, came = gradients(distiller, (x, labels if labelled else None))
+    assert logs["loss"] == 0
+    assert ("task" in logs) == labelled
+    assert len(came) == 10
+    assert all(torch.equal(gradient, torch.zeros_like(gradient)) for gradient in came)
+
+
 def test_double_precision_stays_double(batch):
     distiller = made(task_loss=labelled_cross_entropy).double().eval()
     x, labels = batch
@@ -167,6 +297,15 @@ def test_without_labels_a_task_of_no_weight_is_left_out(batch):
     step = made(weights={"task": 0})(batch[0])
     assert "task" not in step.logs
     torch.testing.assert_close(step.loss.detach(), step.logs["otgd"] + step.logs["kd"])
+
+
+def test_a_task_that_is_left_out_gives_its_head_no_gradient(batch):
+    encoders = (GraphEncoder(cloud, nn.Linear(width, 2)) for width in (4, 8))
+    criterion = Criterion(*encoders, {"it": Term(GraphLoss(sqeuclidean))})
+    distiller = made(criteria={"it": criterion}, weights={"task": 0})
+    distiller(batch[0]).loss.backward()
+    assert distiller.student[0].weight.grad.abs().max() > 0
+    assert distiller.student[4].weight.grad is None
 
 
 def test_another_task_loss_takes_logits_and_labels(batch):
@@ -269,6 +408,9 @@ def test_inputs_may_be_a_tensor_a_sequence_or_a_mapping(batch):
     ("option", "match"),
     [
         ({"weights": {"crd": 1.0}}, "weights needs names among task, otgd, kd, got 'crd'"),
+        ({"weights": {"otgd/h": 1.0}}, "weights needs names among otgd/f, otgd/g, otgd/gf, otgd/fg, got 'otgd/h'"),
+        ({"weights": {"otgd/f": -1.0}}, "the weight of 'otgd/f' needs a finite number of at least 0, got -1.0"),
+        ({"weights": {"task/f": 1.0}}, "weights needs names among task, otgd, kd, got 'task/f'"),
         ({"weights": {"kd": -1.0}}, "the weight of 'kd' needs a finite number of at least 0, got -1.0"),
         ({"weights": {"task": float("nan")}}, "the weight of 'task' needs .* got nan"),
         ({"weights": {"otgd": float("inf")}}, "the weight of 'otgd' needs .* got inf"),
@@ -290,7 +432,7 @@ def test_an_unknown_teacher_mode_is_refused():
 
 
 def test_a_missing_feature_is_named_with_those_that_are_there(batch):
-    with pytest.raises(KeyError, match=r"needs a feature named 'feat', got \['logits', 'pool'\]"):
+    with pytest.raises(KeyError, match=r"needs a feature named 'feat', got \['labels', 'logits', 'pool'\]"):
         made(student_features={"pool": "1"})(*batch)
 
 
@@ -513,3 +655,23 @@ def test_a_compiled_student_works_with_its_logits(batch):
     with pytest.raises(ValueError, match=r"the model was compiled by torch\.compile"):
         distiller_of(compiled, teacher)
     torch.compiler.reset()
+
+
+def test_an_index_of_samples_is_a_feature_of_both_networks():
+    inputs, labels, index = torch.randn(4, 3), torch.tensor([0, 1, 0, 1]), torch.tensor([7, 2, 9, 0])
+    distiller = Distiller(
+        nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2)),
+        nn.Sequential(nn.Linear(3, 6), nn.Linear(6, 2)),
+        student_features={"feat": "0"},
+        teacher_features={"feat": "0"},
+        criteria={"crd": losses.crd(5, 6, num_samples=10, num_negatives=4)},
+    )
+    before = [
+        network.bank.rows.clone() for network in (distiller.criteria["crd"].student, distiller.criteria["crd"].teacher)
+    ]
+    distiller(inputs, labels, index).loss.backward()
+    for rows, network in zip(before, ("student", "teacher"), strict=True):
+        changed = (getattr(distiller.criteria["crd"], network).bank.rows != rows).any(1).nonzero().squeeze(1)
+        assert sorted(changed.tolist()) == sorted(index.tolist())
+    with pytest.raises(KeyError, match="index"):
+        distiller(inputs, labels)

@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.functional import normalize
 from torch_geometric.nn import GATConv, GCNConv, GraphConv, SAGEConv
 
-from graphkd.encoders import GraphEncoder
-from graphkd.graphs import knn_graph, point_cloud, similarity_graph
+from graphkd.encoders import GraphEncoder, Remembering, Several
+from graphkd.graphs import knn_graph, masses, point_cloud, similarity_graph
+from graphkd.memory import MemoryBank
 
 
 def joined(features):
@@ -126,3 +127,197 @@ def test_repr_names_the_builder_and_the_learned_parts():
     text = repr(GraphEncoder(joined, nn.Linear(5, 4), [GCNConv(4, 3)], normalize=False))
     for part in ("joined", "normalize=False", "in_features=5", "GCNConv(4, 3)"):
         assert part in text
+
+
+def by_label(features):
+    """Nodes of which the first attribute is the label."""
+    return point_cloud(torch.cat([features["labels"].unsqueeze(1).float(), features["feat"]], 1))
+
+
+class Learned(nn.Module):
+    """A builder that learns."""
+
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Linear(5, 3)
+
+    def forward(self, features):
+        return point_cloud(self.map(features["feat"]))
+
+
+@pytest.mark.parametrize("encoder", [GraphEncoder(by_label, normalize=False), Several(by_label)])
+def test_labels_reach_the_builder_as_a_feature_without_changing_the_callers(features, encoder):
+    labels = torch.arange(7) * 10
+    (graph,) = encoder(features, labels)
+    assert graph.x[:, 0].tolist() == labels.tolist()
+    assert torch.equal(graph.x[:, 1:], features["feat"])
+    assert torch.equal(graph.y, labels)
+    assert list(features) == ["feat"]
+
+
+@pytest.mark.parametrize("encoder", [GraphEncoder(by_label, normalize=False), Several(by_label)])
+def test_without_labels_the_builder_gets_none(features, encoder):
+    with pytest.raises(KeyError, match="labels"):
+        encoder(features)
+
+
+@pytest.mark.parametrize("encoder", [lambda build: GraphEncoder(build, normalize=False), Several])
+def test_a_builder_that_learns_is_a_part_of_its_encoder(features, encoder):
+    build = Learned()
+    model = encoder(build)
+    (graph,) = model(features)
+    torch.testing.assert_close(graph.x, build.map(features["feat"]))
+    assert {id(p) for p in model.parameters()} == {id(p) for p in build.parameters()}
+
+
+def test_the_last_hop_is_that_of_the_last_convolution():
+    assert GraphEncoder(joined).last_hop == 0
+    assert GraphEncoder(joined, convs=[GraphConv(5, 4), GraphConv(4, 4)]).last_hop == 2
+
+
+# Several
+
+
+def test_several_graphs_are_those_of_the_builders_in_their_order(features):
+    features["mass"] = torch.arange(1.0, 8.0) / 28
+    encoder = Several(joined, heavy, weighted)
+    graphs = encoder(features)
+    assert encoder.last_hop == 2
+    for graph, build in zip(graphs, (joined, heavy, weighted), strict=True):
+        wanted = build(features)
+        assert torch.equal(graph.x, features["feat"])
+        assert torch.equal(graph.edge_index, wanted.edge_index)
+        assert graph.y is None
+    assert torch.equal(graphs[1].mass, features["mass"])
+    assert torch.equal(graphs[2].edge_weight, weighted(features).edge_weight)
+
+
+def test_labels_become_y_of_every_one_and_what_a_builder_keeps_is_left_as_it_is(features):
+    kept, labels = joined(features), torch.arange(7)
+    encoder = Several(lambda _: kept, heavy)
+    graphs = encoder({**features, "mass": torch.ones(7)}, labels)
+    assert all(torch.equal(graph.y, labels) for graph in graphs)
+    assert kept.y is None
+
+
+def test_several_needs_a_builder():
+    with pytest.raises(ValueError, match="at least one"):
+        Several()
+
+
+# Remembering
+
+
+def remembering(num_negatives=6, convs=(), width=3):
+    torch.manual_seed(0)
+    bank = MemoryBank(num_samples=20, dim=width, momentum=0.3)
+    return Remembering(GraphEncoder(joined, nn.Linear(5, width), convs), bank, num_negatives)
+
+
+@pytest.fixture
+def placed(features):
+    """Features of seven samples that stand at these places of the data set."""
+    return {**features, "index": torch.tensor([4, 19, 0, 7, 3, 11, 12])}
+
+
+def test_behind_the_hops_comes_what_was_remembered_of_the_batch(placed):
+    encoder = remembering(convs=[GraphConv(3, 4)])
+    rows = encoder.bank.rows.clone()
+    wanted = encoder.encoder(placed)
+    *hops, remembered = encoder(placed)
+    assert encoder.last_hop == 2
+    assert len(hops) == 2
+    for hop, expected in zip(hops, wanted, strict=True):
+        assert torch.equal(hop.x, expected.x)
+    # As it was before this batch.
+    assert torch.equal(remembered.x[:7], rows[placed["index"]])
+    assert remembered.x.shape == (13, 3)
+    torch.testing.assert_close(masses(remembered), torch.tensor([1 / 7] * 7 + [0.0] * 6))
+    assert remembered.negatives.shape == (7, 13)
+
+
+def test_other_rows_are_drawn_in_every_call(placed):
+    encoder = remembering(num_negatives=50).eval()
+    first, second = (encoder(placed)[-1] for _ in range(2))
+    assert torch.equal(first.x[:7], second.x[:7])
+    assert not torch.equal(first.x, second.x)
+    torch.manual_seed(5)
+    third = encoder(placed)[-1]
+    torch.manual_seed(5)
+    assert torch.equal(encoder(placed)[-1].x, third.x)
+
+
+def test_training_brings_hop_0_of_the_batch_up_to_date_and_nothing_else(placed):
+    encoder = remembering(convs=[GraphConv(3, 3)])
+    before = encoder.bank.rows.clone()
+    x = encoder(placed)[0].x.detach()
+    for i, place in enumerate(placed["index"].tolist()):
+        torch.testing.assert_close(encoder.bank.rows[place], normalize(0.3 * before[place] + 0.7 * x[i], dim=0))
+    left = [k for k in range(20) if k not in placed["index"].tolist()]
+    assert torch.equal(encoder.bank.rows[left], before[left])
+    assert (encoder.bank.labels == -100).all()
+
+
+def test_outside_of_training_nothing_is_remembered(placed):
+    encoder = remembering().eval()
+    before = encoder.bank.rows.clone()
+    encoder(placed, torch.arange(7))
+    assert torch.equal(encoder.bank.rows, before)
+    assert (encoder.bank.labels == -100).all()
+
+
+def test_labels_are_remembered_and_keep_a_sample_from_its_own_class(placed):
+    encoder, labels = remembering(num_negatives=200), torch.tensor([0, 1, 2, 0, 1, -100, 0])
+    first = encoder(placed, labels)
+    assert all(torch.equal(hop.y, labels) for hop in first[:-1])
+    assert encoder.bank.labels[placed["index"]].tolist() == labels.tolist()
+    rows, known = encoder.bank.rows.clone(), encoder.bank.labels.clone()
+    remembered = encoder(placed, labels)[-1]
+    for j, row in enumerate(remembered.x[7:]):
+        (drawn,) = (rows == row).all(1).nonzero().flatten().tolist()
+        for i, place in enumerate(placed["index"].tolist()):
+            same = labels[i] != -100 and labels[i] == known[drawn]
+            assert remembered.negatives[i, 7 + j] == float(drawn != place and not same)
+
+
+def test_given_negatives_take_the_place_of_a_draw(placed):
+    encoder = remembering().eval()
+    negatives = torch.randint(20, (7, 4))
+    remembered = encoder({**placed, "negatives": negatives})[-1]
+    assert torch.equal(remembered.x, torch.cat([encoder.bank.rows[placed["index"]], encoder.bank.rows]))
+    for i in range(7):
+        counts = torch.bincount(negatives[i], minlength=20)
+        assert remembered.negatives[i].tolist() == [0.0] * 7 + counts.tolist()
+
+
+def test_no_gradient_enters_the_memory_and_one_leaves_by_the_hops(placed):
+    encoder = remembering()
+    placed["feat"].requires_grad_()
+    for _ in range(2):
+        hop, remembered = encoder(placed)
+        assert not remembered.x.requires_grad
+        assert not encoder.bank.rows.requires_grad
+        # The update in between must not touch what the backward pass needs.
+        (hop.x @ remembered.x.T).sum().backward()
+    assert placed["feat"].grad.abs().max() > 0
+    assert {name for name, _ in encoder.named_parameters()} == {"encoder.embed.weight", "encoder.embed.bias"}
+
+
+def test_a_memory_needs_to_know_where_samples_stand(features):
+    with pytest.raises(KeyError, match=r"needs a feature named 'index', got \['feat'\]"):
+        remembering()(features)
+    with pytest.raises(ValueError, match="a memory of 20 samples needs .* got 5 to 20"):
+        remembering()({**features, "index": torch.tensor([5, 6, 7, 8, 9, 10, 20])})
+
+
+def test_a_memory_needs_a_negative():
+    with pytest.raises(ValueError, match="num_negatives needs an integer of at least 1, got 0"):
+        remembering(num_negatives=0)
+
+
+def test_a_memory_is_saved_with_its_encoder(placed):
+    encoder, fresh = remembering(), remembering()
+    encoder(placed, torch.arange(7))
+    fresh.load_state_dict(encoder.state_dict())
+    assert torch.equal(fresh.bank.rows, encoder.bank.rows)
+    assert torch.equal(fresh.bank.labels, encoder.bank.labels)

@@ -11,6 +11,7 @@ from torch_geometric.nn import GraphConv
 
 from graphkd import Criterion, GraphEncoder, GraphLoss, Term, losses
 from graphkd.couplings import Identity, RowSoftmax, Sinkhorn
+from graphkd.encoders import Several
 from graphkd.features import vectors
 from graphkd.graphs import knn_graph, point_cloud
 from graphkd.measures import cosine, cosine_distance, sqeuclidean
@@ -254,6 +255,79 @@ def test_a_criterion_without_terms_is_refused():
 def test_a_hop_that_does_not_exist_is_refused_at_construction(term, match):
     with pytest.raises(ValueError, match=match):
         crossed(x=Term(GraphLoss(cost=sqeuclidean), **term))
+
+
+# Both ways
+
+
+def test_both_ways_are_two_problems_of_which_the_second_exchanges_the_networks():
+    student, teacher = ([point_cloud(rows(4, 3, 10 * side + hop)) for hop in range(3)] for side in range(2))
+    term = Term(GraphLoss(cost=sqeuclidean), student=1, teacher=2, both_ways=True)
+    left, right = term.sides({"student": student, "teacher": teacher})
+    assert torch.equal(left.x, torch.stack([student[1].x, teacher[1].x]))
+    assert torch.equal(right.x, torch.stack([teacher[2].x, student[2].x]))
+    plain = Term(GraphLoss(cost=sqeuclidean), student=1, teacher=2).sides({"student": student, "teacher": teacher})
+    assert plain == (student[1], teacher[2])
+    turned = Term(GraphLoss(cost=sqeuclidean), student=1, teacher=2, networks=("teacher", "student"), both_ways=True)
+    left, right = turned.sides({"student": student, "teacher": teacher})
+    assert torch.equal(left.x, torch.stack([teacher[1].x, student[1].x]))
+    assert torch.equal(right.x, torch.stack([student[2].x, teacher[2].x]))
+
+
+@pytest.mark.parametrize("coupling", [Identity(), Sinkhorn(0.5)], ids=["Identity", "Sinkhorn"])
+def test_a_criterion_with_a_term_both_ways_is_the_mean_of_its_two_directions(coupling):
+    loss = GraphLoss(cost=sqeuclidean, coupling=coupling)
+    criterion = crossed(
+        both=Term(loss, student=1, teacher=0, both_ways=True),
+        there=Term(loss, student=1, teacher=0),
+        back=Term(loss, student=1, teacher=0, networks=("teacher", "student")),
+    )
+    student, teacher = {"feat": rows(6, 4, 0, torch.float32)}, {"feat": rows(6, 5, 1, torch.float32)}
+    labels = torch.arange(6)
+    output = criterion(student, teacher, labels)
+    both, there, back = output.terms.values()
+    torch.testing.assert_close(both, (there + back) / 2)
+    assert not torch.allclose(there, back)
+    wanted = list(criterion.parameters())
+    slopes = [torch.autograd.grad(x, wanted, retain_graph=True, allow_unused=True) for x in (both, (there + back) / 2)]
+    for ours, theirs in zip(*slopes, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    seen = output.comparisons["both"]
+    assert seen.plan.shape == seen.cost.shape == (2, 6, 6)
+    assert seen.converged.shape == (2,)
+    assert all(torch.equal(graph.y, labels) for graph in seen.graphs)
+
+
+def test_a_term_both_ways_needs_nodes_of_one_width():
+    with pytest.raises(ValueError, match=r"\(4, 3\).*\(4, 5\)|3 and 5"):
+        paired(both_ways=True)({"feat": rows(4, 3)}, {"feat": rows(4, 5)})
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        {"student": 3},
+        {"student": 2},
+        {"teacher": 2},
+        {"student": 2, "networks": ("teacher", "student")},
+        {"teacher": 2, "networks": ("teacher", "student")},
+        {"teacher": -1},
+    ],
+)
+def test_a_term_both_ways_needs_its_hops_of_both_networks(term):
+    # The student has hops 0 to 2, the teacher 0 and 1.
+    with pytest.raises(ValueError, match=r"term 'x' needs a (student|teacher) hop in 0\.\.[12], got"):
+        crossed(x=Term(GraphLoss(cost=sqeuclidean), both_ways=True, **term))
+
+
+def test_a_term_may_compare_the_last_of_several_graphs_and_no_further():
+    loss = GraphLoss(cost=sqeuclidean)
+    several = Several(cloud, joined)
+    Criterion(several, several, {"x": Term(loss, student=1, teacher=1)})
+    with pytest.raises(ValueError, match=r"term 'x' needs a student hop in 0\.\.1, got 2"):
+        Criterion(several, several, {"x": Term(loss, student=2, teacher=1)})
 
 
 def test_learned_parts_are_the_encoders():

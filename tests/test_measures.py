@@ -8,7 +8,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphkd import measures
-from graphkd.measures import SoftmaxKL, cosine, cosine_distance, euclidean, inner, sqeuclidean, zscored_cosine
+from graphkd.measures import (
+    Fixed,
+    SoftmaxKL,
+    cosine,
+    cosine_distance,
+    euclidean,
+    inner,
+    manhattan,
+    sqeuclidean,
+    zscored_cosine,
+)
 
 
 def one_cosine(x: Tensor, y: Tensor) -> Tensor:
@@ -26,6 +36,7 @@ PAIRS = {
     "cosine_distance": (cosine_distance, lambda x, y: 1 - one_cosine(x, y)),
     "sqeuclidean": (sqeuclidean, lambda x, y: ((x - y) ** 2).sum()),
     "euclidean": (euclidean, lambda x, y: ((x - y) ** 2).sum().sqrt()),
+    "manhattan": (manhattan, lambda x, y: sum((x[c] - y[c]).abs() for c in range(len(x)))),
     "kl": (SoftmaxKL(1), lambda x, y: one_kl(x, y, 1.0)),
     "kl at 2.5": (SoftmaxKL(2.5), lambda x, y: one_kl(x, y, 2.5)),
 }
@@ -113,9 +124,10 @@ def test_zero_rows_have_no_cosine():
     assert measures.unit(torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
 
 
-def test_distance_zero_has_gradient_zero():
+@pytest.mark.parametrize("measure", [euclidean, manhattan])
+def test_distance_zero_has_gradient_zero(measure):
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    gaps = euclidean(x, x.detach())
+    gaps = measure(x, x.detach())
     (gradient,) = torch.autograd.grad(gaps.diagonal().sum(), x)
     assert gaps.diagonal().tolist() == [0.0, 0.0, 0.0]
     assert gradient.abs().sum() == 0
@@ -123,7 +135,7 @@ def test_distance_zero_has_gradient_zero():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n, d", [(16, 16), (64, 512), (128, 2048)])
-@pytest.mark.parametrize("measure", [sqeuclidean, euclidean])
+@pytest.mark.parametrize("measure", [sqeuclidean, euclidean, manhattan])
 def test_equal_rows_are_at_distance_zero_whatever_rounds(measure, n, d, dtype):
     # The root of a rounding error is large enough to count as a distance.
     x = (torch.randn(n, d, dtype=dtype) + 1).relu()
@@ -227,3 +239,62 @@ def test_softmax_kl_refuses_a_temperature_that_is_not_positive(temperature):
 
 def test_only_cosine_and_inner_product_grow_with_likeness():
     assert [measure for measure in ALL if measures.is_similarity(measure)] == [inner, cosine]
+
+
+def test_a_fixed_cost_is_what_was_given_whatever_the_nodes_are():
+    cost = torch.rand(4, 5, dtype=torch.float64)
+    measure = Fixed(cost)
+    for width in (1, 3):
+        assert torch.equal(measure(*(z.detach() for z in sets(d=width))), cost)
+    assert not measures.is_similarity(measure)
+
+
+def test_a_fixed_cost_is_a_copy_without_gradient():
+    cost = torch.rand(4, 5, dtype=torch.float64, requires_grad=True)
+    measure, before = Fixed(cost), cost.detach().clone()
+    with torch.no_grad():
+        cost += 1
+    x, y = sets()
+    got = measure(x, y)
+    assert torch.equal(got, before)
+    assert not got.requires_grad
+    assert list(measure.parameters()) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_fixed_cost_is_in_the_precision_of_the_nodes_and_float32_at_least(dtype):
+    cost = torch.rand(4, 5)
+    x, y = (z.detach().to(dtype) for z in sets())
+    got = Fixed(cost)(x, y)
+    assert got.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(got, cost.to(got.dtype), atol=0, rtol=0)
+
+
+def test_a_fixed_cost_moves_and_is_saved_with_the_model():
+    first, second = Fixed(torch.rand(4, 5)), Fixed(torch.zeros(4, 5))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second.cost, first.cost)
+    assert Fixed(torch.rand(4, 5)).to("meta").cost.is_meta
+    assert "(4, 5)" in repr(first)
+
+
+@pytest.mark.parametrize("n, m", [(5, 4), (4, 4), (3, 5)])
+def test_a_fixed_cost_refuses_other_numbers_of_nodes(n, m):
+    with pytest.raises(ValueError, match=rf"cost of shape \(4, 5\) needs as many nodes, got \({n}, {m}\)"):
+        Fixed(torch.rand(4, 5))(torch.zeros(n, 2), torch.zeros(m, 2))
+
+
+@pytest.mark.parametrize(
+    ("cost", "message"),
+    [
+        (torch.ones(2, 3, dtype=torch.int64), "cost needs floating-point values, got torch.int64"),
+        (torch.tensor([[0.0, torch.nan]]), "cost needs finite values, got 1"),
+        (torch.ones(0, 3), "cost needs at least one row and one column"),
+        (torch.ones(2, 3, 4), r"cost needs one matrix \(n, m\), got shape \(2, 3, 4\)"),
+        (torch.ones(3), r"cost needs rows of shape \(n, d\), got shape \(3,\)"),
+    ],
+)
+def test_a_fixed_cost_is_one_finite_matrix(cost, message):
+    # The run-time type checks of the tests see some of these first where they are on.
+    with pytest.raises((ValueError, TypeError), match=f"{message}|Type-check error"):
+        Fixed(cost)

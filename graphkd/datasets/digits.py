@@ -51,6 +51,8 @@ class DigitsData(LightningDataModule):
             None.
         batch_size: Images per batch.
         seed: Of the choice of labelled images and of the order of batches. The split does not depend on it.
+        with_index: Whether training batches are (images, labels, index), for criteria with a memory; the index is an
+            image's place among the 1000.
 
     Raises:
         ValueError: For more labels per class than the rarest class has.
@@ -60,10 +62,12 @@ class DigitsData(LightningDataModule):
     (64, 1, 8, 8)
     """
 
-    def __init__(self, labels_per_class: int | None = None, batch_size: int = 64, seed: int = 0) -> None:
+    def __init__(
+        self, labels_per_class: int | None = None, batch_size: int = 64, seed: int = 0, with_index: bool = False
+    ) -> None:
         super().__init__()
         checks.at_least("batch_size", batch_size, 1)
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.with_index = batch_size, seed, with_index
         self.train, self.validation, self.test = _splits()
         if labels_per_class is not None:
             checks.at_least("labels_per_class", labels_per_class, 1)
@@ -71,7 +75,8 @@ class DigitsData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches, differently in each epoch."""
-        dataset = TensorDataset(*self.train)
+        index = [torch.arange(len(self.train[1]))] if self.with_index else []
+        dataset = TensorDataset(*self.train, *index)
         # A generator of its own, so that starting an epoch draws nothing from the global one.
         return DataLoader(
             dataset,

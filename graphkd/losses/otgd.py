@@ -18,6 +18,7 @@ from graphkd.features import vectors
 from graphkd.graphs import knn_graph
 from graphkd.loss import Criterion, GraphLoss, Term
 from graphkd.measures import zscored_cosine
+from graphkd.projectors import linear
 from graphkd.reductions import PlanGap
 from graphkd.typing import Features, Real
 
@@ -113,9 +114,8 @@ def otgd(
     )
 
     def encoder(width: int | None) -> GraphEncoder:
-        embed = nn.LazyLinear(embed_dim) if width is None else nn.Linear(width, embed_dim)
         convs = [_convolution(conv, embed_dim) for _ in range(num_layers)]
-        return GraphEncoder(partial(_batch_graph, k=k), embed, convs)
+        return GraphEncoder(partial(_batch_graph, k=k), linear(width, embed_dim), convs)
 
     last = num_layers
     crossed = "student" if cross == "figure" else "teacher"

@@ -7,6 +7,7 @@ from torch import Tensor
 from graphkd import checks
 from graphkd.ot.gradients import Envelope, NoGradient, centred
 from graphkd.ot.problem import marginal_error, prepare
+from graphkd.ot.sinkhorn import Order
 from graphkd.precision import no_autocast
 from graphkd.typing import Real, Transport
 
@@ -19,15 +20,15 @@ def ipot(
     beta: Real = 0.5,
     num_iters: int = 50,
     num_inner: int = 1,
+    order: Order = "rows_first",
 ) -> Transport:
     r"""Optimal transport without regularisation, by proximal steps of Sinkhorn's kind.
 
     .. math::
         P^{t+1} \approx \arg\min_{P 1 = a,\; P^\top 1 = b} \langle P, M\rangle + \beta \, \mathrm{KL}(P \,\|\, P^t)
 
-    each solved by a few sweeps that start from the last step's scaling of the columns. In contrast to
-    :func:`~graphkd.ot.sinkhorn` the limit does not depend on the step size. Columns are updated last: their marginal
-    is exact.
+    each solved by a few sweeps that start from the last step's scaling. In contrast to
+    :func:`~graphkd.ot.sinkhorn` the limit does not depend on the step size.
 
     Args:
         cost: M, finite. Leading axes are independent problems.
@@ -36,6 +37,7 @@ def ipot(
         beta: Weight of the proximal term, in units of the cost: smaller steps further.
         num_iters: Proximal steps.
         num_inner: Sweeps in each.
+        order: Whether rows or columns are updated first; the marginal of the others is exact at the end.
 
     Returns:
         A transport with ``value`` :math:`\langle P, M\rangle`, whose gradient is that at the optimal plan, dM = P,
@@ -55,10 +57,15 @@ def ipot(
     checks.positive("beta", beta)
     checks.at_least("num_iters", num_iters, 1)
     checks.at_least("num_inner", num_inner, 1)
+    checks.one_of("order", order, ("rows_first", "columns_first"))
     cost, a, b, status = prepare(cost, a, b)
     with no_autocast(cost.device):
         with torch.no_grad():
-            plan, f, g = _steps(cost, a, b, beta, num_iters, num_inner)
+            if order == "rows_first":
+                plan, f, g = _steps(cost, a, b, beta, num_iters, num_inner)
+            else:
+                plan, g, f = _steps(cost.mT, b, a, beta, num_iters, num_inner)
+                plan = plan.mT
             value = (plan * cost).sum((-2, -1))
             error = marginal_error(plan, a, b)
         value = Envelope.apply(cost, a, b, centred(f), centred(g), plan, value)

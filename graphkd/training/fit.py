@@ -58,7 +58,7 @@ def fit(
         ValueError: If a run is to be resumed whose folder has no checkpoint.
     """
     _silence_lightning()
-    _infer_widths(module, data)
+    _infer_widths(module, data, epochs)
     history = History()
     kept: list[Callback] = []
     checkpoint = None
@@ -105,17 +105,18 @@ def _without_known_warnings() -> Iterator[None]:
         yield
 
 
-def _infer_widths(module: DistillationModule, data: LightningDataModule) -> None:
+def _infer_widths(module: DistillationModule, data: LightningDataModule, epochs: int) -> None:
     """Let criteria that infer widths see one batch, so that the first checkpoint has all parameters."""
     distiller = module.distiller
     if not any(is_lazy(parameter) for parameter in distiller.parameters()):
         return
     # Whatever was drawn before, a teacher's training for example, must not change the weights that are made now.
     seed_everything(module.seed, verbose=False)
-    inputs, labels = next(iter(data.train_dataloader()))
+    batch = next(iter(data.train_dataloader()))
     distiller.eval()
+    distiller.set_epoch(1, epochs)
     with torch.no_grad():
-        distiller(inputs, labels)
+        distiller(*batch)
     distiller.train()
 
 

@@ -16,7 +16,7 @@ from graphkd.features import model_logits
 from graphkd.typing import UNLABELLED
 
 Batch = Sequence[Any]
-"""Inputs and labels."""
+"""Inputs and labels, then perhaps where the samples stand in the data set."""
 
 OptimizerCallable = Callable[[Iterable], Optimizer]
 LRSchedulerCallable = Callable[[Optimizer], LRScheduler]
@@ -30,9 +30,11 @@ def sgd(parameters: Iterable) -> Optimizer:
 class DistillationModule(LightningModule):
     """Train a distiller, and see how its student does on labelled images.
 
-    Each epoch starts from a seed of its own, so that a run resumed at an epoch draws what an uninterrupted one draws.
+    Each epoch starts from a seed of its own, so that a run resumed at an epoch draws what an uninterrupted one draws,
+    and with the weights that schedules have for it, of the trainer's ``max_epochs``.
 
-    Logged per epoch: the mean over samples of every number of :class:`~graphkd.distiller.Step` under ``train/``;
+    Logged per epoch: the mean over samples of every number of :class:`~graphkd.distiller.Step` under ``train/``; each
+    scheduled weight under ``train/weight/``;
     ``val/accuracy`` and, where there is a teacher, ``val/agreement``, the share of images on which student and teacher
     choose one class; the same under ``test/``.
 
@@ -71,23 +73,25 @@ class DistillationModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer)}}
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch, and forget the last one's numbers."""
+        """Seed the epoch, bring scheduled weights to it, and forget the last one's numbers."""
         seed_everything(self.seed * 1_000_003 + self.current_epoch, verbose=False)
+        self.distiller.set_epoch(self.current_epoch + 1, self.trainer.max_epochs or 0)
         self._sums, self._seen = {}, 0
         self._started = time.perf_counter()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch through the distiller."""
-        inputs, labels = batch
-        step = self.distiller(inputs, labels)
+        labels = batch[1]
+        step = self.distiller(*batch)
         # Summed here, logged once an epoch: Lightning's averages would take longer than the step of a small model.
         self._seen += len(labels)
         for name, value in step.logs.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + len(labels) * value
         if self.trainer.is_last_batch:
             means = {f"train/{name}": total / self._seen for name, total in self._sums.items()}
+            weights = {f"train/weight/{name}": self.distiller.weights[name] for name in self.distiller.schedules}
             seconds = time.perf_counter() - self._started
-            self.log_dict(means | {"seconds": seconds}, on_step=True, on_epoch=False)
+            self.log_dict(means | weights | {"seconds": seconds}, on_step=True, on_epoch=False)
         return step.loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

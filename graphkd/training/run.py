@@ -18,7 +18,7 @@ from graphkd.loss import Criterion
 from graphkd.training.fit import LAST, evaluate, fit
 from graphkd.training.history import History
 from graphkd.training.module import DistillationModule, LRSchedulerCallable, OptimizerCallable, sgd
-from graphkd.typing import Real
+from graphkd.typing import Real, Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def train(
     student_features: dict[str, str] | None = None,
     teacher_features: dict[str, str] | None = None,
     criteria: dict[str, Criterion] | None = None,
-    weights: dict[str, Real] | None = None,
+    weights: dict[str, Real | Schedule] | None = None,
     optimizer: OptimizerCallable = sgd,
     scheduler: LRSchedulerCallable | None = None,
     epochs: int = 30,
@@ -81,7 +81,9 @@ def train(
         student_features: Which activations the criteria see: names to module paths, such as ``feat: avgpool``.
         teacher_features: The same for the teacher.
         criteria: Losses between student and teacher, by name, such as graphkd.losses.otgd.
-        weights: Of the criteria by name, and of the student's own loss as ``task``; one where omitted.
+        weights: Of the criteria by name, of the student's own loss as ``task``, and factors on single terms under names
+            such as ``otgd/f``; one where omitted. Numbers, or schedules such as
+            graphkd.training.schedules.ConstantThenCosine.
         optimizer: Of the student and of what the criteria learn.
         scheduler: Of the learning rate, stepped once an epoch; a cosine to zero if omitted.
         epochs: Passes over the training data.

@@ -76,3 +76,15 @@ def test_order_depends_on_seed_and_epoch():
 def test_bad_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DigitsData(**options)
+
+
+def test_training_batches_say_where_their_images_stand_if_asked():
+    data = DigitsData(batch_size=50, with_index=True)
+    seen = []
+    for images, labels, index in data.train_dataloader():
+        assert torch.equal(images, data.train[0][index])
+        assert torch.equal(labels, data.train[1][index])
+        seen += index.tolist()
+    assert sorted(seen) == list(range(TRAIN))
+    assert len(next(iter(DigitsData().train_dataloader()))) == 2
+    assert len(next(iter(data.val_dataloader()))) == 2

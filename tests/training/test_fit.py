@@ -9,6 +9,7 @@ from graphkd.datasets import DigitsData
 from graphkd.models import SmallCNN
 from graphkd.training import DistillationModule, evaluate, fit
 from graphkd.training.fit import LAST
+from graphkd.training.schedules import ConstantThenCosine, LinearWarmup
 
 QUIET = {"enable_progress_bar": False}
 
@@ -20,7 +21,7 @@ def small_data(labels=5):
     return data
 
 
-def module(criteria=True, dropout=0.0):
+def module(criteria=True, dropout=0.0, weights=None):
     torch.manual_seed(0)
     student, teacher = SmallCNN(2), SmallCNN(4)
     student.pool.append(torch.nn.Dropout(dropout))
@@ -30,6 +31,7 @@ def module(criteria=True, dropout=0.0):
         student_features={"feat": "pool"},
         teacher_features={"feat": "pool"},
         criteria={"otgd": losses.otgd(embed_dim=8), "kd": losses.kd()} if criteria else {},
+        weights=weights,
     )
     scheduler = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=3)
     return DistillationModule(distiller, scheduler=scheduler)
@@ -64,6 +66,37 @@ def test_a_run_resumed_in_any_epoch_ends_at_the_same_numbers(tmp_path, epoch):
         key: curve for key, curve in history.curves.items() if key != "seconds"
     }
     assert len(continued.curves["train/loss"]) == 3
+
+
+def test_a_resumed_run_goes_on_with_the_weights_of_its_epochs(tmp_path):
+    scheduled = {"task": LinearWarmup(1.0, 2), "kd": ConstantThenCosine(4.0, 1), "otgd/f": ConstantThenCosine(2.0, 0)}
+    whole = module(weights=scheduled)
+    _, history = fit(whole, small_data(), epochs=4, folder=tmp_path / "whole", **QUIET)
+    with pytest.raises(RuntimeError, match="stopped here"):
+        fit(module(weights=scheduled), small_data(), epochs=4, folder=tmp_path / "cut", callbacks=[Stop(2)], **QUIET)
+    resumed = module(weights=scheduled)
+    _, continued = fit(resumed, small_data(), epochs=4, folder=tmp_path / "cut", resume=True, **QUIET)
+    assert torch.equal(weights(whole), weights(resumed))
+    curves = {name: curve for name, curve in history.curves.items() if name.startswith("train/weight/")}
+    assert curves == {name: curve for name, curve in continued.curves.items() if name.startswith("train/weight/")}
+    expected = {"task": [0.5, 1, 1, 1], "kd": [4, 3, 1, 0], "otgd/f": [2**0.5 / 2 + 1, 1, 1 - 2**0.5 / 2, 0]}
+    assert curves == {f"train/weight/{name}": pytest.approx(curve, abs=1e-6) for name, curve in expected.items()}
+    for name in ("task", "kd"):
+        weighted = [
+            weight * value for weight, value in zip(expected[name], history.curves[f"train/{name}"], strict=True)
+        ]
+        assert history.curves[f"train/weighted/{name}"] == pytest.approx(weighted, rel=1e-5)
+
+
+def test_weights_that_are_numbers_are_not_logged(tmp_path):
+    _, history = fit(module(weights={"kd": 2.0}), small_data(), epochs=1, **QUIET)
+    assert not any("weight/" in name for name in history.curves)
+
+
+def test_a_schedule_of_a_run_without_a_number_of_epochs_is_refused():
+    scheduled = module(weights={"kd": LinearWarmup(1.0, 2)})
+    with pytest.raises(ValueError, match="needs an epoch in 1..-1"):
+        fit(scheduled, small_data(), epochs=-1, max_steps=2, **QUIET)
 
 
 def test_the_checkpoint_has_no_teacher_and_nothing_but_one_file_is_kept(tmp_path):

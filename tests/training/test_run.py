@@ -9,6 +9,7 @@ from graphkd.datasets import DigitsData
 from graphkd.models import SmallCNN
 from graphkd.training.fit import LAST
 from graphkd.training.run import train
+from graphkd.training.schedules import ConstantThenCosine
 
 QUIET = {"enable_progress_bar": False}
 
@@ -51,6 +52,16 @@ def test_a_run_keeps_student_curves_and_results(tmp_path):
         accuracy = (student.eval()(images).argmax(-1) == labels).float().mean()
     assert float(accuracy) == pytest.approx(result.accuracy, abs=1e-5)
     assert result.parameters == sum(parameter.numel() for parameter in student.parameters())
+
+
+def test_the_curve_of_a_scheduled_weight_is_kept(tmp_path):
+    weights = {"kd": 0.5, "kd/kd": ConstantThenCosine(8, 1)}
+    start(tmp_path, weights=weights, epochs=3)
+    curves = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert curves["train/weight/kd/kd"] == pytest.approx([8, 4, 0], abs=1e-6)
+    assert "train/weight/kd" not in curves
+    for value, term, factor in zip(curves["train/weighted/kd"], curves["train/kd/kd"], [8, 4, 0], strict=True):
+        assert value == pytest.approx(0.5 * factor * term, rel=1e-5)
 
 
 def test_a_missing_teacher_is_trained_once_and_then_loaded(tmp_path):

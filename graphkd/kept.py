@@ -1,0 +1,155 @@
+"""Results kept in files, with what they were made of: options, and fingerprints of a model and of data.
+
+A *fingerprint* of a model covers its type, and names, types, shapes and values of all tensors of its ``state_dict``.
+
+A fingerprint of data covers the number of samples and :data:`LOOKED_AT` of them, spread evenly from the first to the
+last, as the loader collates them, labels and all, and the types of the loader's samplers. Of a plain sequence of
+batches it covers as many batches in the same way. It does not cover the other samples, nor their order. Where samples
+are augmented at random it is taken with a fixed seed of PyTorch's numbers on the CPU, and does not match again where
+other random numbers are used.
+"""
+
+import hashlib
+import os
+import pickle
+import uuid
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+LOOKED_AT = 16
+"""Samples of the data that a fingerprint covers."""
+
+RESULT = "result"
+
+Entries = Mapping[str, Mapping[str, Any]]
+"""Groups of plain values by name."""
+
+
+def model_fingerprint(model: nn.Module) -> dict[str, str]:
+    """Type and weights of a model.
+
+    >>> from copy import deepcopy
+    >>> model = nn.Linear(2, 3)
+    >>> model_fingerprint(model) == model_fingerprint(deepcopy(model)) != model_fingerprint(nn.Linear(2, 3))
+    True
+    """
+    tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    return {"model": type(model).__qualname__, "weights": _digest(tensors)}
+
+
+def data_fingerprint(loader: Iterable[Any]) -> dict[str, str | int]:
+    """Size and a few samples of the data behind a loader, in a dozen of reads.
+
+    Raises:
+        ValueError: For data that may be looked at only once, or in order only: other than a DataLoader of a dataset
+            with a length and an index, or a sequence of batches.
+
+    >>> data_fingerprint([(torch.zeros(4, 2), torch.tensor([0, 1, 2, -100]))])["batches"]
+    1
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
+            dataset: Any = loader.dataset
+            samples = [dataset[i] for i in _spread(len(dataset))]
+            batched = loader.batch_sampler is not None
+            seen = loader.collate_fn(samples) if batched else [loader.collate_fn(sample) for sample in samples]
+            samplers = f"{type(loader.sampler).__name__}, {type(loader.batch_sampler).__name__}"
+            return {"samples": len(dataset), "samplers": samplers, "data": _digest(seen)}
+    if isinstance(loader, Sequence):
+        return {"batches": len(loader), "data": _digest([loader[i] for i in _spread(len(loader))])}
+    raise ValueError(
+        "a fingerprint needs data with a length and an index behind a DataLoader, or a sequence of batches, got "
+        f"{type(loader).__name__}"
+    )
+
+
+def save(path: Path, result: Tensor, made_of: Entries) -> None:
+    """Write a result and what it was made of; a reader sees the old file or the new one, never a part.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(Path(folder, "kept.pt"), torch.ones(2), {"options": {"k": 1}})
+    ...     load(Path(folder, "kept.pt"), {"options": {"k": 1}})
+    tensor([1., 1.])
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        torch.save(
+            {RESULT: result.detach().cpu(), **{group: dict(entries) for group, entries in made_of.items()}}, part
+        )
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: Path, made_of: Entries) -> Tensor:
+    """The result in a file, on the CPU, if it was made of the same.
+
+    Raises:
+        ValueError: For a file that is none of :func:`save`, and for one made of other things, with what differs.
+        OSError: For a file that is not there.
+    """
+    # torch.load reads what is no archive as a pickle, which fails in many ways.
+    content = None
+    try:
+        if zipfile.is_zipfile(path) or not path.is_file():
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} needs plain tensors and values, got what torch.load refuses") from error
+    if not (
+        isinstance(content, dict)
+        and isinstance(content.get(RESULT), Tensor)
+        and all(isinstance(content.get(group), dict) for group in made_of)
+    ):
+        raise ValueError(f"{path} needs a {RESULT} and its {', '.join(made_of)}, got something else")
+    differs = [
+        f"{group} {name!r}: {content[group].get(name)!r} there, {entries.get(name)!r} here"
+        for group, entries in made_of.items()
+        for name in sorted(entries.keys() | content[group].keys())
+        if content[group].get(name) != entries.get(name)
+    ]
+    if differs:
+        raise ValueError(f"{path} needs to be made of the same; {'; '.join(differs)}")
+    return content[RESULT]
+
+
+def _spread(n: int) -> list[int]:
+    """At most LOOKED_AT indices of n, from the first to the last."""
+    return sorted({i * (n - 1) // (LOOKED_AT - 1) for i in range(LOOKED_AT)}) if n else []
+
+
+def _digest(value: Any) -> str:
+    """Sixteen digits that stand for nested tensors, arrays and plain values."""
+    digest = hashlib.sha256()
+    for part in _parts(value):
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor):
+        yield f"{value.dtype} {tuple(value.shape)};".encode()
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield f"{key!r}:".encode()
+            yield from _parts(entry)
+    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        yield f"{len(value)}[".encode()
+        for entry in value:
+            yield from _parts(entry)
+    elif value is None or isinstance(value, (bool, int, float, str, bytes)):
+        yield f"{value!r};".encode()
+    else:
+        raise ValueError(f"a fingerprint needs tensors, numbers and words, got {type(value).__name__}")

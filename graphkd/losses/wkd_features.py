@@ -1,0 +1,145 @@
+"""Wasserstein knowledge distillation on features (WKD-F): feature maps as Gaussians, and how far these are apart.
+
+Lv, Yang, Li, "Wasserstein Distance Rivals Kullback-Leibler Divergence for Knowledge Distillation", NeurIPS 2024,
+arXiv:2412.08139. Checked against the authors' code.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from graphkd import checks
+from graphkd.encoders import GraphEncoder
+from graphkd.features import pick
+from graphkd.graphs import clouds, moments
+from graphkd.loss import Criterion, GraphLoss, Term
+from graphkd.ot.gaussian import Covariance, gaussian
+from graphkd.projectors import MapProjector, MapProjectorName
+from graphkd.typing import Features, Real
+
+EPS = 1e-5
+"""What the released code adds to variances."""
+
+Part = Literal["mean", "covariance"]
+
+
+def wkd_features(
+    student_channels: int | None = None,
+    teacher_channels: int | None = None,
+    *,
+    grid: int = 1,
+    mean_ratio: Real = 2.0,
+    projector: MapProjectorName | nn.Module | None = "conv1x1",
+    covariance: Covariance = "diagonal",
+    eps: Real = EPS,
+) -> Criterion:
+    r"""Wasserstein knowledge distillation on feature maps.
+
+    .. math::
+        L = \rho \underbrace{\frac{1}{n g^2} \sum \|\mu^s - \mu^t\|^2}_{\texttt{mean}}
+        + \underbrace{\frac{1}{n g^2} \sum \|\sigma^s - \sigma^t\|^2}_{\texttt{covariance}}
+
+    over n maps and the g x g cells of each, with the channels' means :math:`\mu` and standard deviations
+    :math:`\sigma = \sqrt{\mathrm{var} + \epsilon}` over a cell's positions, the variance of p positions divided by
+    p - 1. It is the squared 2-Wasserstein distance between Gaussians with diagonal covariances, the means' part
+    weighted. With ``covariance="full"`` the second term is the Bures distance of the covariances, as in the paper's
+    closed form:
+
+    .. math:: \mathrm{tr}\bigl(\Sigma^s + \Sigma^t - 2 (\Sigma^{s\,1/2} \Sigma^t \Sigma^{s\,1/2})^{1/2}\bigr)
+
+    Nodes are cells, each in a problem of its own; the student's maps pass the projector first. Both terms grow with the
+    number of channels, as published. Only statistics are compared: heights and widths may differ.
+
+    Needs: ``map`` (n c h w) of both networks, as published after the ReLU of the last stage. Pairing: used. Extra
+    parameters, trained with the student and then dropped: the projector.
+
+    Args:
+        student_channels: Of the student's ``map``; read off the first batch if omitted.
+        teacher_channels: Of the teacher's ``map``; read off the first batch if omitted.
+        grid: g; cells are those of adaptive pooling, and overlap where g does not divide height or width.
+        mean_ratio: :math:`\rho`.
+        projector: ``conv1x1`` or ``bottleneck`` (1 x 1 to 256 channels, 3 x 3, 1 x 1), each followed by batch
+            normalisation and ReLU; a module of your own; or None for maps of equal width. For maps of different sizes
+            the released code has strided or transposed convolutions in place of the 1 x 1, which the statistics do not
+            need: give them as a module.
+        covariance: ``full`` takes an eigen-decomposition per cell.
+        eps: Added to variances, in squared units of the features.
+
+    Raises:
+        ValueError: For options out of range; at the call for cells of a single position, whose deviation is not
+            defined, and for maps whose channels differ after the projector.
+
+    >>> import torch
+    >>> criterion = wkd_features(3, 5)
+    >>> student, teacher = {"map": torch.randn(4, 3, 8, 8)}, {"map": torch.randn(4, 5, 4, 4)}
+    >>> list(criterion(student, teacher).terms)
+    ['mean', 'covariance']
+    """
+    checks.at_least("grid", grid, 1)
+    checks.positive("mean_ratio", mean_ratio)
+    checks.one_of("covariance", covariance, ("diagonal", "full"))
+    checks.share("eps", eps)
+    if isinstance(projector, str):
+        projector = MapProjector(projector, student_channels, teacher_channels)
+
+    def term(part: Part, weight: Real) -> Term:
+        return Term(GraphLoss(cost=_GaussianGap(part, covariance, eps)), weight)
+
+    criterion = Criterion(
+        student=GraphEncoder(_Cells(grid, covariance, eps, projector), normalize=False),
+        teacher=GraphEncoder(_Cells(grid, covariance, eps), normalize=False),
+        terms={"mean": term("mean", mean_ratio), "covariance": term("covariance", 1.0)},
+    )
+    if isinstance(projector, MapProjector):
+        criterion.register_forward_pre_hook(_match, with_kwargs=True)
+    return criterion
+
+
+class _Cells(nn.Module):
+    """Build the graph of a map's cells, behind the projector if there is one."""
+
+    def __init__(self, grid: int, covariance: Covariance, eps: Real, projector: nn.Module | None = None) -> None:
+        super().__init__()
+        self.grid, self.covariance, self.eps, self.projector = grid, covariance, eps, projector
+
+    def forward(self, features: Features) -> Data:
+        maps = pick(features, "map")
+        if self.projector is not None:
+            checks.maps("feature 'map'", maps)
+            maps = self.projector(maps)
+        return moments(maps, self.grid, self.eps) if self.covariance == "diagonal" else clouds(maps, self.grid)
+
+    def extra_repr(self) -> str:
+        return f"grid={self.grid}, covariance={self.covariance}"
+
+
+@dataclass(frozen=True)
+class _GaussianGap:
+    """One part of the squared Wasserstein distance between two cells (*b 1 1)."""
+
+    part: Part
+    covariance: Covariance
+    eps: Real
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.covariance == "diagonal":
+            half = slice(0, x.shape[-1] // 2) if self.part == "mean" else slice(x.shape[-1] // 2, None)
+            return (x[..., half] - y[..., half]).square().sum(-1, keepdim=True)
+        shares = x[..., -1], y[..., -1]
+        if self.part == "mean":
+            means = [(share.unsqueeze(-1) * z[..., :-1]).sum(-2) for share, z in zip(shares, (x, y), strict=True)]
+            return (means[0] - means[1]).square().sum(-1)[..., None, None]
+        found = gaussian(x[..., :-1], y[..., :-1], *shares, covariance="full", unbiased=True, eps=self.eps)
+        return found.covariance[..., None, None]
+
+
+def _match(criterion: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    """Tell the student's projector the teacher's channels before it is used for the first time."""
+    teacher = arguments[1] if len(arguments) > 1 else named["teacher_features"]
+    if "map" in teacher and teacher["map"].dim() == 4:
+        for module in criterion.modules():
+            if isinstance(module, MapProjector):
+                module.match(teacher["map"].shape[1])

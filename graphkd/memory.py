@@ -1,0 +1,118 @@
+"""A memory of the whole data set's embeddings, for losses that contrast a sample with many others."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from graphkd import checks
+from graphkd.graphs import point_cloud
+from graphkd.measures import unit
+from graphkd.precision import raised
+from graphkd.typing import UNLABELLED, Real
+
+
+class MemoryBank(nn.Module):
+    r"""One row of length one for every sample of a data set, a running mean of that sample's embeddings.
+
+    .. math:: r_i \leftarrow \mathrm{unit}(\mu\, r_i + (1 - \mu)\, x_i)
+
+    Rows carry no gradient. They are buffers, saved with the model: data sets must keep the order of their samples.
+    Each process of a distributed run has a bank of its own, which sees the samples of that process only.
+
+    Args:
+        num_samples: Size of the data set.
+        dim: Width of an embedding.
+        momentum: :math:`\mu`, in [0, 1].
+
+    Source: Wu, Xiong, Yu, Lin, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018,
+    arXiv:1805.01978.
+
+    >>> bank = MemoryBank(num_samples=50, dim=4)
+    >>> bank.recall(torch.tensor([7, 3]), None, num_negatives=10).x.shape
+    torch.Size([12, 4])
+    """
+
+    rows: Tensor
+    labels: Tensor
+
+    def __init__(self, num_samples: int, dim: int, momentum: Real = 0.5) -> None:
+        super().__init__()
+        checks.at_least("num_samples", num_samples, 1)
+        checks.at_least("dim", dim, 1)
+        checks.share("momentum", momentum)
+        self.momentum = momentum
+        bound = (dim / 3) ** -0.5
+        self.register_buffer("rows", torch.empty(num_samples, dim).uniform_(-bound, bound))
+        self.register_buffer("labels", torch.full((num_samples,), UNLABELLED))
+
+    def recall(
+        self,
+        index: Int[Tensor, " n"],
+        labels: Int[Tensor, " n"] | None,
+        num_negatives: int,
+        negatives: Int[Tensor, "n k"] | None = None,
+    ) -> Data:
+        """A graph of remembered rows without edges: first those of the given samples, then candidates for negatives.
+
+        Only the first n nodes have mass. ``negatives`` (n m) says how often each node is a negative of each sample. The
+        candidates are drawn once for all, evenly and with replacement, and count where they are another sample and, as
+        far as labels are known, of another class.
+
+        Args:
+            index: Where the samples stand in the data set.
+            labels: Their classes, -100 where unknown.
+            num_negatives: How many candidates are drawn.
+            negatives: Which samples of the data set are the negatives of each, instead of a draw and as they are.
+        """
+        self._check(index)
+        n = len(index)
+        if negatives is None:
+            drawn = torch.randint(len(self.rows), (num_negatives,), device=index.device)
+            rows = self.rows[drawn]
+            times = others(index, drawn, labels, self.labels[drawn])
+        else:
+            self._check(negatives)
+            rows = self.rows
+            times = torch.zeros(n, len(rows), device=index.device)
+            times.scatter_add_(1, negatives, torch.ones_like(negatives, dtype=times.dtype))
+        x = torch.cat([self.rows[index], rows])
+        graph = point_cloud(x, torch.cat([x.new_full((n,), 1 / n), x.new_zeros(len(rows))]))
+        graph.negatives = torch.cat([x.new_zeros(n, n), times.to(x.dtype)], 1)
+        return graph
+
+    @torch.no_grad()
+    def update(self, index: Int[Tensor, " n"], x: Float[Tensor, "n d"], labels: Int[Tensor, " n"] | None) -> None:
+        """Bring what is remembered of some samples up to date."""
+        x = raised(x).to(self.rows.dtype)
+        self.rows[index] = unit(self.momentum * self.rows[index] + (1 - self.momentum) * x)
+        if labels is not None:
+            self.labels[index] = labels
+
+    def _check(self, index: Tensor) -> None:
+        checks.tensor(index=index)
+        if index.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"a memory needs integers as index of samples, got {index.dtype}")
+        if checks.can_look(index) and not bool(((index >= 0) & (index < len(self.rows))).all()):
+            raise ValueError(
+                f"a memory of {len(self.rows)} samples needs an index of at least 0 and below that, got "
+                f"{int(index.min())} to {int(index.max())}"
+            )
+
+
+def others(
+    index: Int[Tensor, " n"],
+    other_index: Int[Tensor, " m"],
+    labels: Int[Tensor, " n"] | None,
+    other_labels: Int[Tensor, " m"] | None,
+) -> Float[Tensor, "n m"]:
+    """One where j is another sample than i and not known to be of the same class, else zero.
+
+    >>> others(torch.tensor([0]), torch.tensor([0, 1, 2]), torch.tensor([5]), torch.tensor([5, 5, -100]))
+    tensor([[0., 0., 1.]])
+    """
+    apart = index.unsqueeze(1) != other_index
+    if labels is not None and other_labels is not None:
+        same = labels.unsqueeze(1) == other_labels
+        apart = apart & ~(same & (labels != UNLABELLED).unsqueeze(1))
+    return apart.float()
