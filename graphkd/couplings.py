@@ -45,7 +45,7 @@ class Identity:
             )
         plan = pad(torch.diag_embed(a), (0, further))
         # Without any mass, which a batch without labels may have, there is nothing to be wrong.
-        error = torch.where(a.sum(-1) == 0, 0.0, marginal_error(plan, a, b))
+        error = torch.where(a.sum(-1) + b.sum(-1) == 0, 0.0, marginal_error(plan, a, b))
         return Transport(
             plan=plan,
             value=None if cost is None else (plan * cost).sum((-2, -1)),
@@ -168,12 +168,18 @@ class SharedSinkhorn:
     stabilizer: Real = 0.0
     start: Literal["potentials", "scalings"] = "potentials"
 
-    differentiates_plan = True
+    # What has a gradient is the cost of each plan; the mean of the plans is a constant.
+    differentiates_plan = False
 
     def __post_init__(self) -> None:
         checks.one_of("start", self.start, ("potentials", "scalings"))
         if self.start == "scalings" and isinstance(self.epsilon, Relative):
             raise ValueError(f"start='scalings' needs epsilon in units of the cost, got {self.epsilon}")
+        if self.start == "scalings" and self.order != "columns_first":
+            raise ValueError(
+                "start='scalings' sets the rows' scalings, which the first half-sweep would overwrite: needs "
+                f"order='columns_first', got {self.order!r}"
+            )
         Options(**self._options()).check()
 
     def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:

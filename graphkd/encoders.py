@@ -91,7 +91,10 @@ class Several(nn.Module):
 
     def __init__(self, *builds: Build) -> None:
         super().__init__()
+        if not builds:
+            raise ValueError("needs at least one builder, got none")
         self.builds = builds
+        self.learned = nn.ModuleList(build for build in builds if isinstance(build, nn.Module))
 
     @property
     def last_hop(self) -> int:

@@ -17,10 +17,11 @@ from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
 from graphkd import checks
+from graphkd.features import vectors
 from graphkd.measures import cosine, is_similarity
 from graphkd.ot.problem import uniform
-from graphkd.precision import raised
-from graphkd.typing import Measure, Real
+from graphkd.precision import raised, root
+from graphkd.typing import Features, Measure, Real
 
 Rows = Shaped[Tensor, "*b n d"]
 Keys = Shaped[Tensor, "*b n c"]
@@ -142,6 +143,15 @@ def point_cloud(x: Rows, mass: Float[Tensor, "*b n"] | None = None) -> Data:
     return _graphs(x, lambda at: Data(x=x[at], edge_index=none, **({} if mass is None else {"mass": mass[at]})))
 
 
+def samples(features: Features, name: str = "feat") -> Data:
+    """The samples of a batch with one of their features, without edges: the plainest builder of an encoder.
+
+    >>> samples({"feat": torch.zeros(3, 2)})
+    Data(x=[3, 2], edge_index=[2, 0])
+    """
+    return point_cloud(vectors(features, name))
+
+
 def classes(logits: Float[Tensor, "n c"], temperature: Real = 1.0, labels: Int[Tensor, " n"] | None = None) -> Data:
     r"""Classes as nodes: each sample spreads its mass over them by its class probabilities.
 
@@ -208,7 +218,7 @@ def moments(maps: Shaped[Tensor, "..."], grid: int = 1, eps: Real = 0.0) -> Data
     for cell in _cells(maps, grid):
         variance, mean = torch.var_mean(cell.flatten(2), -1)
         means.append(mean)
-        deviations.append((variance + eps).sqrt())
+        deviations.append(root(variance + eps))
     x = torch.cat([torch.stack(means, 1), torch.stack(deviations, 1)], -1)
     return _singles(x.flatten(0, 1).unsqueeze(1))
 
@@ -239,6 +249,7 @@ def _cells(maps: Tensor, grid: int) -> list[Tensor]:
     """The windows of adaptive pooling, of at least two positions."""
     checks.at_least("grid", grid, 1)
     checks.maps("maps", maps)
+    maps = raised(maps)
     spans = [[slice(i * size // grid, -(-(i + 1) * size // grid)) for i in range(grid)] for size in maps.shape[-2:]]
     cells = [maps[:, :, rows, columns] for rows in spans[0] for columns in spans[1]]
     if min(cell.shape[-2:].numel() for cell in cells) < 2:
@@ -261,7 +272,11 @@ def stacked(*graphs: Data) -> Data:
     >>> stacked(point_cloud(torch.zeros(3, 2)), point_cloud(torch.ones(3, 2))).mass.shape
     torch.Size([2, 3])
     """
-    x = torch.stack([checks.nodes("stacked nodes", graph) for graph in graphs])
+    nodes = [checks.nodes("stacked nodes", graph) for graph in graphs]
+    if len({x.shape for x in nodes}) > 1:
+        came = " and ".join(str(tuple(x.shape)) for x in nodes)
+        raise ValueError(f"needs graphs of as many nodes of one width to stack, got shapes {came}")
+    x = torch.stack(nodes)
     none = torch.empty((2, 0), dtype=torch.int64, device=x.device)
     batch = Data(x, none, y=graphs[0].y, mass=torch.stack([masses(graph) for graph in graphs]))
     if graphs[0].get("negatives") is not None:

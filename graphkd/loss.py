@@ -176,7 +176,7 @@ class Criterion(nn.Module):
             for side, network, hop in zip(
                 ("student", "teacher"), term.networks, (term.student, term.teacher), strict=True
             ):
-                most = getattr(self, network).last_hop
+                most = min(getattr(self, name).last_hop for name in (term.networks if term.both_ways else (network,)))
                 if not 0 <= hop <= most:
                     raise ValueError(f"term {name!r} needs a {side} hop in 0..{most}, got {hop}")
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from graphkd import checks
-from graphkd.precision import no_autocast, raised
+from graphkd.precision import no_autocast, raised, root
 from graphkd.typing import Measure, Real
 
 Pairs = Float[Tensor, "*b n m"]
@@ -128,9 +128,7 @@ def euclidean(x: Rows, y: OtherRows) -> Pairs:
     >>> euclidean(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
     tensor([[5.]])
     """
-    squared = sqeuclidean(x, y)
-    apart = squared > 0
-    return torch.where(apart, squared, 1.0).sqrt() * apart
+    return root(sqeuclidean(x, y))
 
 
 @full_precision

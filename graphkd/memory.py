@@ -84,10 +84,15 @@ class MemoryBank(nn.Module):
     @torch.no_grad()
     def update(self, index: Int[Tensor, " n"], x: Float[Tensor, "n d"], labels: Int[Tensor, " n"] | None) -> None:
         """Bring what is remembered of some samples up to date."""
+        self._check(index)
+        if x.shape != (len(index), self.rows.shape[1]):
+            raise ValueError(
+                f"a memory of width {self.rows.shape[1]} needs {len(index)} such rows, got {tuple(x.shape)}"
+            )
         x = raised(x).to(self.rows.dtype)
         self.rows[index] = unit(self.momentum * self.rows[index] + (1 - self.momentum) * x)
         if labels is not None:
-            self.labels[index] = labels
+            self.labels[index] = labels.to(self.labels.dtype)
 
     def _check(self, index: Tensor) -> None:
         checks.tensor(index=index)

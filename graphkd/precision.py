@@ -1,4 +1,4 @@
-"""Where half precision ends: costs, solvers and losses are computed in float32 at least."""
+"""Numbers that stay right: costs, solvers and losses in float32 at least, and a root with a gradient at zero."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -13,6 +13,16 @@ def raised(x: Tensor) -> Tensor:
     (torch.float32, torch.float64)
     """
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def root(x: Tensor) -> Tensor:
+    """The square root of what is not negative, with gradient zero at zero.
+
+    >>> root(torch.tensor([4.0, 0.0]))
+    tensor([2., 0.])
+    """
+    zero = x == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, x).sqrt())
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 from graphkd import checks
 from graphkd.discrepancies import Factored, mse
 from graphkd.graphs import masses
+from graphkd.relations import own_plan
 from graphkd.typing import Coupling, Discrepancy, Measure, Real, Relations, Transport
 
 Target = Tensor | Callable[[Data], Tensor] | None
@@ -180,25 +181,29 @@ class NoiseContrast(nn.Module):
         if cost is None or negatives is None:
             raise ValueError("NoiseContrast needs a cost, and a teacher's graph that says which nodes are negatives")
         plan, a = transport.plan, masses(graphs[0]).to(cost.dtype).unsqueeze(-1)
+        if cost.shape[:-2].numel() != len(self.log_normalizer):
+            raise ValueError(
+                f"NoiseContrast(num_problems={len(self.log_normalizer)}) needs costs of {len(self.log_normalizer)} "
+                f"problem(s), got shape {tuple(cost.shape)}"
+            )
         negatives = negatives.to(cost.dtype)
         nodes = self.num_nodes or cost.shape[-1]
         score = -cost / self.temperature
         log_h = score - self._normalizer(score.detach(), plan > 0, negatives) - math.log(nodes)
         noise = negatives.sum(-1, keepdim=True) / nodes
-        both = log_h.exp() + noise + 1e-7
+        log_both = torch.logaddexp(log_h, (noise + 1e-7).log())
         if not self.logs:
-            critic = log_h.exp() / both
-            return ((a * negatives - plan) * critic).sum()
-        right = plan * (log_h - both.log())
-        wrong = torch.where(negatives > 0, a * negatives * (noise.log() - both.log()), 0.0)
-        return -(right + wrong).sum()
+            return ((a * negatives - plan) * (log_h - log_both).exp()).sum()
+        log_noise = torch.where(noise > 0, noise, 1.0).log()
+        return -(plan * (log_h - log_both) + a * negatives * (log_noise - log_both)).sum()
 
     def _normalizer(self, score: Tensor, partners: Tensor, negatives: Tensor) -> Tensor:
         """The logarithm of the mean of exp(score), of the first batch that was trained on."""
         times = partners + negatives
         axes = (-2, -1)
-        largest = score.amax(axes, keepdim=True)
-        total = ((score - largest).exp() * times).sum(axes, keepdim=True)
+        # Nodes that are neither may be nearer than all that count.
+        largest = score.masked_fill(times == 0, -torch.inf).amax(axes, keepdim=True)
+        total = ((score - largest).clamp_max(0).exp() * times).sum(axes, keepdim=True)
         current = largest + (total / times.sum(axes, keepdim=True)).log()
         kept = torch.where(self.log_normalizer.isnan(), current, self.log_normalizer.to(current.dtype))
         if self.training:
@@ -223,9 +228,7 @@ class TeacherPlan:
     def __call__(self, teacher: Data) -> Tensor:
         """The teacher's own plan (m m)."""
         with torch.no_grad():
-            mass = masses(teacher)
-            x = checks.nodes("the teacher's nodes", teacher)
-            return self.coupling(self.cost(x, x), None, mass, mass).plan
+            return own_plan(teacher, self.cost, self.coupling)
 
 
 def _target(target: Target, plan: Tensor, graphs: tuple[Data, Data]) -> Tensor:

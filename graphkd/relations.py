@@ -16,9 +16,10 @@ from torch_geometric.data import Data
 from torch_geometric.utils import to_dense_adj
 
 from graphkd import checks
+from graphkd.graphs import masses
 from graphkd.measures import cosine, sqeuclidean
 from graphkd.precision import no_autocast, raised
-from graphkd.typing import Measure, Real
+from graphkd.typing import Coupling, Measure, Real
 
 Square = Float[Tensor, "n n"]
 Grouped = Float[Tensor, "c m d"]
@@ -75,6 +76,57 @@ class Adjacency:
             raise ValueError(f"an adjacency needs edges, got {graph}")
         dense = to_dense_adj(graph.edge_index, edge_attr=graph.edge_weight, max_num_nodes=x.shape[0])[0]
         return dense.T.to(torch.promote_types(dense.dtype, x.dtype))
+
+
+@dataclass(frozen=True)
+class SelfPlan:
+    r"""How much more mass goes from node to node than by chance, when the graph is transported onto itself.
+
+    .. math:: C_{ik} = \frac{P_{ik}}{a_i a_k}, \qquad P \text{ the coupling of the graph with itself}
+
+    Its mean under the masses is one. Nodes that are alike exchange mass, each also with itself; what is compared are
+    neighbourhoods of one network, so that two networks need no common space.
+
+    Raises:
+        ValueError: For a coupling whose plan has no gradient.
+
+    >>> from graphkd.couplings import Sinkhorn
+    >>> SelfPlan(cosine, Sinkhorn(epsilon=0.1, gradient="unroll"))(Data(x=torch.zeros(2, 1)))
+    tensor([[1., 1.],
+            [1., 1.]])
+    """
+
+    measure: Measure
+    coupling: Coupling
+
+    def __post_init__(self) -> None:
+        if not self.coupling.differentiates_plan:
+            raise ValueError(
+                "SelfPlan needs a coupling that differentiates its plan, such as Sinkhorn(gradient='unroll'), got "
+                f"{self.coupling}"
+            )
+
+    def __call__(self, graph: Data) -> Tensor:
+        """The density of the graph's plan with itself."""
+        mass = masses(graph)
+        expected = mass.unsqueeze(-1) * mass.unsqueeze(-2)
+        plan = own_plan(graph, self.measure, self.coupling)
+        return torch.where(expected > 0, plan, 0.0) / torch.where(expected > 0, expected, 1.0)
+
+
+def own_plan(graph: Data, measure: Measure, coupling: Coupling) -> Square:
+    """The graph transported onto itself.
+
+    >>> from graphkd.couplings import Sinkhorn
+    >>> own_plan(Data(x=torch.zeros(2, 1)), cosine, Sinkhorn(epsilon=0.1))
+    tensor([[0.2500, 0.2500],
+            [0.2500, 0.2500]])
+    """
+    x = checks.nodes("a transported graph's nodes", graph)
+    with no_autocast(x.device):
+        cost = measure(x, x)
+        mass = masses(graph).to(cost.dtype)
+        return coupling(cost, None, mass, mass).plan
 
 
 def linear_cka(x: Grouped) -> Related:

@@ -395,7 +395,7 @@ def test_without_labels_classes_have_the_softmax_as_mass():
 
 
 def test_masses_of_classes_survive_far_logits_and_two_classes():
-    logits = torch.tensor([[1e4, 0.0, -1e4], [0.0, 1e4, 0.0]], requires_grad=True)
+    logits = torch.tensor([[1e4, -2e4, -3e4], [0.0, 1e4, 0.0]], requires_grad=True)
     mass = classes(logits, 0.1, torch.tensor([0, -100])).mass
     assert mass.tolist() == [[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]
     assert torch.autograd.grad(mass.square().sum(), logits)[0].isfinite().all()

@@ -3,6 +3,7 @@
 from graphkd.losses.crd import crd as crd
 from graphkd.losses.kd import kd as kd
 from graphkd.losses.otgd import otgd as otgd
+from graphkd.losses.plan_matching import plan_matching as plan_matching
 from graphkd.losses.rtot import rtot as rtot
 from graphkd.losses.wcord import wcord as wcord
 from graphkd.losses.wkd_features import wkd_features as wkd_features

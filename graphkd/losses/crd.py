@@ -5,18 +5,16 @@ authors' code.
 """
 
 from torch import Tensor
-from torch_geometric.data import Data
 
 from graphkd import checks
 from graphkd.encoders import GraphEncoder, Remembering
-from graphkd.features import vectors
-from graphkd.graphs import point_cloud
+from graphkd.graphs import samples
 from graphkd.loss import Criterion, GraphLoss, Term
 from graphkd.measures import inner
 from graphkd.memory import MemoryBank
 from graphkd.projectors import linear
 from graphkd.reductions import NoiseContrast
-from graphkd.typing import Features, Real
+from graphkd.typing import Real
 
 
 def crd(
@@ -83,11 +81,6 @@ def crd(
         encoder(teacher_dim),
         terms={"contrast": Term(GraphLoss(minus_inner, reduction=contrast), student=0, teacher=1, both_ways=True)},
     )
-
-
-def samples(features: Features) -> Data:
-    """The samples of the batch with their ``feat``, without edges."""
-    return point_cloud(vectors(features, "feat"))
 
 
 def minus_inner(x: Tensor, y: Tensor) -> Tensor:

@@ -3,15 +3,16 @@
 Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", NIPS workshop 2014, arXiv:1503.02531.
 """
 
+from functools import partial
+
 from graphkd import checks
 from graphkd.couplings import Identity
 from graphkd.encoders import GraphEncoder
-from graphkd.features import vectors
-from graphkd.graphs import point_cloud
+from graphkd.graphs import samples
 from graphkd.loss import Criterion, GraphLoss, Term
 from graphkd.measures import SoftmaxKL
 from graphkd.reductions import TransportCost
-from graphkd.typing import Features, Real
+from graphkd.typing import Real
 
 
 def kd(temperature: Real = 4.0) -> Criterion:
@@ -33,12 +34,9 @@ def kd(temperature: Real = 4.0) -> Criterion:
     """
     checks.positive("temperature", temperature)
     loss = GraphLoss(cost=SoftmaxKL(temperature), coupling=Identity(), reduction=TransportCost())
+    build = partial(samples, name="logits")
     return Criterion(
-        student=GraphEncoder(_logits, normalize=False),
-        teacher=GraphEncoder(_logits, normalize=False),
+        student=GraphEncoder(build, normalize=False),
+        teacher=GraphEncoder(build, normalize=False),
         terms={"kd": Term(loss)},
     )
-
-
-def _logits(features: Features):
-    return point_cloud(vectors(features, "logits"))

@@ -13,8 +13,9 @@ from torch_geometric.data import Data
 from graphkd import checks
 from graphkd.couplings import IPOT, Sinkhorn
 from graphkd.encoders import Encoder, GraphEncoder, Remembering
+from graphkd.graphs import samples
 from graphkd.loss import Criterion, GraphLoss, Term
-from graphkd.losses.crd import minus_inner, samples
+from graphkd.losses.crd import minus_inner
 from graphkd.measures import cosine_distance
 from graphkd.memory import MemoryBank, others
 from graphkd.projectors import SpectralLinear, linear

@@ -10,7 +10,7 @@ from torch import Tensor
 from graphkd import checks
 from graphkd.ot.gradients import Gradients, once
 from graphkd.ot.problem import mass, uniform
-from graphkd.precision import no_autocast, raised
+from graphkd.precision import no_autocast, raised, root
 from graphkd.typing import Real
 
 Covariance = Literal["diagonal", "full"]
@@ -145,23 +145,17 @@ def _moments(x: Tensor, mass: Tensor, unbiased: bool) -> tuple[Tensor, Tensor, T
 
 
 def _deviation(centred: Tensor, weight: Tensor, eps: Real) -> Float[Tensor, "*b d"]:
-    return _root((weight * centred.square()).sum(-2) + eps)
+    return root((weight * centred.square()).sum(-2) + eps)
 
 
 def _factor(centred: Tensor, weight: Tensor, eps: Real) -> Float[Tensor, "*b r d"]:
     """Rows X with X^T X the covariance."""
-    rows = _root(weight) * centred
+    rows = root(weight) * centred
     if eps == 0:
         return rows
     d = rows.shape[-1]
     floor = eps**0.5 * torch.eye(d, dtype=rows.dtype, device=rows.device)
     return torch.cat([rows, floor.expand(*rows.shape[:-2], d, d)], -2)
-
-
-def _root(x: Tensor) -> Tensor:
-    """The square root, with gradient zero at zero."""
-    zero = x == 0
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, x).sqrt())
 
 
 def _bures(x: Tensor, y: Tensor) -> Tensor:

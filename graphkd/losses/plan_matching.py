@@ -1,0 +1,51 @@
+"""Plan matching: the student's batch, transported onto itself, follows the teacher's transported onto itself.
+
+A method of this library, without a paper of its own. It is what is left of optimal transport graph distillation (Li,
+Liu, Chen, ICONIP 2024) when the identity, as the plan to be matched, gives way to the teacher's own plan.
+"""
+
+from graphkd import checks
+from graphkd.couplings import Identity, Sinkhorn
+from graphkd.discrepancies import kl
+from graphkd.encoders import GraphEncoder
+from graphkd.graphs import samples
+from graphkd.loss import Criterion, GraphLoss, Term
+from graphkd.measures import zscored_cosine
+from graphkd.reductions import TransportCost
+from graphkd.relations import SelfPlan
+from graphkd.typing import Real
+
+
+def plan_matching(*, epsilon: Real = 1.0, num_iters: int = 10, weight: Real = 5.0) -> Criterion:
+    r"""Plan matching.
+
+    .. math::
+        \mathrm{KL}(P^t \,\|\, P^s) = \sum_{ik} P^t_{ik} \log \frac{P^t_{ik}}{P^s_{ik}}, \qquad
+        P = \mathrm{Sinkhorn}_\epsilon(1 - Z), \quad Z = (S - \bar S) / \sigma(S), \quad S_{ik} = \cos(x_i, x_k)
+
+    with uniform masses on both sides, each network's plan from its own features alone. So no projector is learned, the
+    widths are free, and what is asked of the student is which samples to confuse, and how much. The identity as a
+    target asks it to tell apart samples of one class.
+
+    In the library's terms: nodes are samples, the relation is the density of the graph's plan with itself
+    (:class:`~graphkd.relations.SelfPlan`), compared at the identity coupling. Up to the teacher's entropy, a constant,
+    it is :class:`~graphkd.reductions.PlanNLL` of the student's plan with the teacher's as target.
+
+    Needs: ``feat`` (n d) of both networks. Pairing: used. Term: ``self``. Extra parameters: none. Intensive: a
+    divergence of two distributions over pairs, whose scale is set by z-scores.
+
+    Args:
+        epsilon: Entropic weight; the cost has a standard deviation of one.
+        num_iters: Sweeps, with a gradient through all.
+        weight: Of the term.
+
+    >>> import torch
+    >>> student = {"feat": torch.randn(8, 3)}
+    >>> float(plan_matching()(student, {"feat": 2 * student["feat"]}).value) < 1e-6
+    True
+    """
+    checks.at_least("num_iters", num_iters, 1)
+    relation = SelfPlan(zscored_cosine, Sinkhorn(epsilon, num_iters, gradient="unroll"))
+    loss = GraphLoss(relation=relation, coupling=Identity(), reduction=TransportCost(1.0, kl))
+    encoder = GraphEncoder(samples, normalize=False), GraphEncoder(samples, normalize=False)
+    return Criterion(*encoder, {"self": Term(loss, weight)})
