@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from lightning import seed_everything
 
 import graphkd
 from graphkd.benchmark.ot import SECTIONS, benchmark_ot
 from graphkd.benchmark.step import benchmark_step
-from graphkd.demo import demo
+from graphkd.demo import METHODS, demo
+from graphkd.training.class_cost import save_class_cost
 from graphkd.training.fit import LAST
 from graphkd.training.run import train
 
@@ -109,6 +111,14 @@ def _train(parser: ArgumentParser, chosen: Namespace) -> str:
     return f"test accuracy {100 * result.accuracy:.2f} %, kept in {options.out}"
 
 
+def _class_cost(parser: ArgumentParser, chosen: Namespace) -> str:
+    """Say between which bounds the costs are."""
+    seed_everything(chosen.seed, verbose=False)
+    cost = save_class_cost(**_arguments(parser, chosen))
+    apart = cost[~torch.eye(len(cost), dtype=torch.bool, device=cost.device)]
+    return f"{len(cost)} classes, {float(apart.min()):.3f} to {float(apart.max()):.3f} apart, kept in {chosen.out}"
+
+
 def _keep_config(parser: ArgumentParser, options: Namespace, resume: bool) -> None:
     folder = Path(options.out)
     if resume:
@@ -137,7 +147,19 @@ RESUME: dict[str, Any] = {
 """An option with or without a value."""
 
 COMMANDS = [
-    Command("demo", demo, "distil a digits classifier in a minute and write a report"),
+    Command(
+        "demo",
+        demo,
+        "distil a digits classifier in a minute and write a report",
+        "Example: graphkd demo --methods kd fgw --seeds 10",
+        options={
+            "methods": {
+                "nargs": "+",
+                "default": ["kd", "otgd"],
+                "help": f"of {', '.join(METHODS)}, beside the student alone",
+            }
+        },
+    ),
     Command(
         "train",
         train,
@@ -148,6 +170,14 @@ COMMANDS = [
         options={"resume": RESUME},
         expand=_resumed,
         start=_train,
+    ),
+    Command(
+        "class-cost",
+        save_class_cost,
+        "relate a teacher's classes, for WKD-L",
+        "Example: graphkd class-cost --config examples/configs/digits/class_cost.yaml. The file is what a config of "
+        "graphkd.losses.wkd_logits names as class_cost.",
+        start=_class_cost,
     ),
     Command(
         "benchmark step",

@@ -254,11 +254,14 @@ class Exact:
 
 @dataclass(frozen=True)
 class FusedGromov:
-    """Transport that keeps costs small and relations alike; the arguments are those of :func:`graphkd.ot.fused_gromov`.
+    r"""Transport that keeps costs small and relations alike; arguments are those of :func:`graphkd.ot.fused_gromov`.
 
     With ``TransportCost(alpha)`` of the same alpha as reduction, the loss is the fused Gromov-Wasserstein distance with
     its gradient: the plan is a constant, and reductions that read it are refused. The pairing of student and teacher
     samples is ignored, except that ``start="identity"`` begins at it.
+
+    With ``loss="kl"`` the student's relation is the first, :math:`s \log(s / t) - s + t`; with ``teacher_first`` the
+    teacher's, :math:`t \log(t / s) - t + s`, which is the discrepancy :data:`~graphkd.discrepancies.kl`.
 
     >>> path = torch.tensor([[0.0, 1.0, 2.0], [1.0, 0.0, 1.0], [2.0, 1.0, 0.0]])
     >>> masses = torch.ones(3) / 3
@@ -277,18 +280,28 @@ class FusedGromov:
     semi_relaxed: bool = False
     start: Literal["product", "identity"] = "product"
     tol: Real | None = None
+    teacher_first: bool = False
 
     differentiates_plan = False
 
     def __post_init__(self) -> None:
-        options = dict(vars(self))
+        options = self._options()
         checks.one_of("start", options.pop("start"), ("product", "identity"))
         GromovOptions(**options).check()
+        if self.teacher_first and self.semi_relaxed:
+            raise ValueError("semi_relaxed keeps the student's masses, and needs teacher_first=False, got True")
 
     def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
         """Couple by fused Gromov-Wasserstein transport."""
         student, teacher = (None, None) if relations is None else relations
-        return _held(fused_gromov(cost, student, teacher, a, b, **vars(self)))
+        if not self.teacher_first:
+            return _held(fused_gromov(cost, student, teacher, a, b, **self._options()))
+        turned = fused_gromov(None if cost is None else cost.mT, teacher, student, b, a, **self._options())
+        assert turned.potentials is not None
+        return _held(turned._replace(plan=turned.plan.mT, potentials=turned.potentials[::-1]))
+
+    def _options(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "teacher_first"}
 
 
 def _carries(mass: Tensor) -> bool:

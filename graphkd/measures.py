@@ -171,6 +171,37 @@ class SoftmaxKL:
         return self.temperature**2 * divergence
 
 
+@dataclass(frozen=True)
+class Anchored:
+    r"""A cost with a penalty on pairs that are not the known ones, i with i.
+
+    .. math:: M_{ij} = \mathrm{measure}(x_i, y_j) + \lambda (1 - \delta_{ij})
+
+    For an optimised coupling of a batch, which otherwise does not know whose teacher is whose. With a large penalty the
+    coupling is the identity.
+
+    Raises:
+        ValueError: For a penalty that is negative or not finite; at the call for sets of two sizes.
+
+    >>> Anchored(sqeuclidean, 2.0)(torch.zeros(2, 1), torch.zeros(2, 1))
+    tensor([[0., 2.],
+            [2., 0.]])
+    """
+
+    measure: Measure
+    penalty: Real
+
+    def __post_init__(self) -> None:
+        checks.not_negative("penalty", self.penalty)
+
+    def __call__(self, x: Rows, y: OtherRows) -> Pairs:
+        """The cost of every pair, penalised."""
+        cost = self.measure(x, y)
+        if cost.shape[-2] != cost.shape[-1]:
+            raise ValueError(f"an anchored cost needs as many student as teacher nodes, got {tuple(cost.shape[-2:])}")
+        return cost + self.penalty * (1 - torch.eye(cost.shape[-1], dtype=cost.dtype, device=cost.device))
+
+
 class Fixed(nn.Module):
     """A cost that is given, whatever the nodes' attributes are, such as that between classes.
 

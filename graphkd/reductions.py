@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from graphkd import checks
 from graphkd.discrepancies import Factored, mse
 from graphkd.graphs import masses
-from graphkd.relations import own_plan
+from graphkd.relations import Pairwise, own_plan
 from graphkd.typing import Coupling, Discrepancy, Measure, Real, Relations, Transport
 
 Target = Tensor | Callable[[Data], Tensor] | None
@@ -228,7 +228,7 @@ class TeacherPlan:
     def __call__(self, teacher: Data) -> Tensor:
         """The teacher's own plan (m m)."""
         with torch.no_grad():
-            return own_plan(teacher, self.cost, self.coupling)
+            return own_plan(teacher, Pairwise(self.cost), self.coupling)
 
 
 def _target(target: Target, plan: Tensor, graphs: tuple[Data, Data]) -> Tensor:

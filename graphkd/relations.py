@@ -19,7 +19,7 @@ from graphkd import checks
 from graphkd.graphs import masses
 from graphkd.measures import cosine, sqeuclidean
 from graphkd.precision import no_autocast, raised
-from graphkd.typing import Coupling, Measure, Real
+from graphkd.typing import Coupling, Measure, Real, Relation
 
 Square = Float[Tensor, "n n"]
 Grouped = Float[Tensor, "c m d"]
@@ -45,6 +45,11 @@ def by_mean(relation: Square) -> Square:
 class Pairwise:
     r"""Measure every node against every other, :math:`C_{ik} = \mathrm{measure}(x_i, x_k)`, then normalise if asked.
 
+    Args:
+        measure: A pairwise measure.
+        normalize: A function of the matrix.
+        on: Which of the graph's attributes is measured: its nodes' ``x``, or another that the builder put there.
+
     >>> Pairwise(cosine)(Data(x=torch.eye(2)))
     tensor([[1., 0.],
             [0., 1.]])
@@ -52,10 +57,14 @@ class Pairwise:
 
     measure: Measure = cosine
     normalize: Callable[[Tensor], Tensor] | None = None
+    on: str = "x"
 
     def __call__(self, graph: Data) -> Tensor:
         """The relation matrix of a graph's node attributes."""
-        x = checks.nodes("a pairwise relation's nodes", graph)
+        x = graph.get(self.on)
+        if x is None:
+            raise ValueError(f"a pairwise relation needs a graph with attributes {self.on}, got {graph}")
+        checks.rows("a pairwise relation's nodes", x)
         relation = self.measure(x, x)
         return relation if self.normalize is None else self.normalize(relation)
 
@@ -87,16 +96,20 @@ class SelfPlan:
     Its mean under the masses is one. Nodes that are alike exchange mass, each also with itself; what is compared are
     neighbourhoods of one network, so that two networks need no common space.
 
+    Args:
+        cost: What it costs to go from node to node, a relation.
+        coupling: Of the graph with itself; it must differentiate its plan.
+
     Raises:
         ValueError: For a coupling whose plan has no gradient.
 
     >>> from graphkd.couplings import Sinkhorn
-    >>> SelfPlan(cosine, Sinkhorn(epsilon=0.1, gradient="unroll"))(Data(x=torch.zeros(2, 1)))
+    >>> SelfPlan(Pairwise(cosine), Sinkhorn(epsilon=0.1, gradient="unroll"))(Data(x=torch.zeros(2, 1)))
     tensor([[1., 1.],
             [1., 1.]])
     """
 
-    measure: Measure
+    cost: Relation
     coupling: Coupling
 
     def __post_init__(self) -> None:
@@ -110,23 +123,21 @@ class SelfPlan:
         """The density of the graph's plan with itself."""
         mass = masses(graph)
         expected = mass.unsqueeze(-1) * mass.unsqueeze(-2)
-        plan = own_plan(graph, self.measure, self.coupling)
+        plan = own_plan(graph, self.cost, self.coupling)
         return torch.where(expected > 0, plan, 0.0) / torch.where(expected > 0, expected, 1.0)
 
 
-def own_plan(graph: Data, measure: Measure, coupling: Coupling) -> Square:
+def own_plan(graph: Data, cost: Relation, coupling: Coupling) -> Square:
     """The graph transported onto itself.
 
     >>> from graphkd.couplings import Sinkhorn
-    >>> own_plan(Data(x=torch.zeros(2, 1)), cosine, Sinkhorn(epsilon=0.1))
+    >>> own_plan(Data(x=torch.zeros(2, 1)), Pairwise(cosine), Sinkhorn(epsilon=0.1))
     tensor([[0.2500, 0.2500],
             [0.2500, 0.2500]])
     """
-    x = checks.nodes("a transported graph's nodes", graph)
-    with no_autocast(x.device):
-        cost = measure(x, x)
-        mass = masses(graph).to(cost.dtype)
-        return coupling(cost, None, mass, mass).plan
+    within = cost(graph)
+    mass = masses(graph).to(within.dtype)
+    return coupling(within, None, mass, mass).plan
 
 
 def linear_cka(x: Grouped) -> Related:

@@ -1,9 +1,9 @@
-"""The demo: a digits teacher, a small student with few labels, alone, with KD and with OTGD, and a report."""
+"""The demo: a digits teacher, a small student with few labels, alone and with each method, and a report."""
 
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,14 +15,16 @@ from rich.table import Table
 from torch import nn
 
 from graphkd import checks, losses
+from graphkd.class_cost import class_cost
 from graphkd.datasets import DigitsData
+from graphkd.datasets.digits import TRAIN
 from graphkd.demo.report import COLUMNS, Run, rows, write_report
 from graphkd.distiller import Distiller
 from graphkd.loss import Criterion
 from graphkd.models import SmallCNN
 from graphkd.training.run import Result, run, train_teacher, versions
 
-FEATURES = {"feat": "pool"}
+FEATURES = {"feat": "pool", "map": "body"}
 
 TEACHER_WIDTH, TEACHER_EPOCHS = 24, 15
 
@@ -32,22 +34,44 @@ class Method:
     """A way to train the student: the criteria beside its own cross-entropy, with their weights."""
 
     title: str
-    criteria: Callable[[], dict[str, Criterion]]
+    criteria: Callable[[nn.Module], dict[str, Criterion]]
     weights: dict[str, float]
 
 
+def _wkd_logits(teacher: nn.Module) -> dict[str, Criterion]:
+    cost = class_cost(teacher, DigitsData().train_dataloader(), feature=FEATURES["feat"], progress=False)
+    return {"wkd_logits": losses.wkd_logits(cost, transport_weight=30.0)}
+
+
+def _with_memory(method: Callable[..., Criterion]) -> Criterion:
+    return method(num_samples=TRAIN, num_negatives=512)
+
+
 METHODS = {
-    "alone": Method("student alone (CE)", dict, {}),
-    "kd": Method("KD (CE + KD)", lambda: {"kd": losses.kd()}, {"kd": 1.0}),
+    "kd": Method("KD (CE + KD)", lambda _: {"kd": losses.kd()}, {"kd": 1.0}),
     "otgd": Method(
         "OTGD (CE + KD + OTGD)",
-        lambda: {"kd": losses.kd(), "otgd": losses.otgd()},
+        lambda _: {"kd": losses.kd(), "otgd": losses.otgd()},
         {"kd": 1.0, "otgd": 1.0},
     ),
+    "wkd_logits": Method("WKD-L (CE + WKD-L)", _wkd_logits, {"wkd_logits": 1.0}),
+    "wkd_features": Method(
+        "WKD-F (CE + WKD-F)", lambda _: {"wkd_features": losses.wkd_features()}, {"wkd_features": 0.1}
+    ),
+    "crd": Method("CRD (CE + CRD)", lambda _: {"crd": _with_memory(losses.crd)}, {"crd": 0.8}),
+    "wcord": Method("WCoRD (CE + WCoRD)", lambda _: {"wcord": _with_memory(losses.wcord)}, {"wcord": 1.0}),
+    "rtot": Method("RTOT (CE + RTOT)", lambda _: {"rtot": losses.rtot()}, {"rtot": 1.0}),
+    "plan_matching": Method(
+        "plan matching (CE + own plans)", lambda _: {"plan_matching": losses.plan_matching()}, {"plan_matching": 1.0}
+    ),
+    "fgw": Method("FGW (CE + FGW)", lambda _: {"fgw": losses.fgw()}, {"fgw": 1.0}),
 }
+
+ALONE = Method("student alone (CE)", lambda _: {}, {})
 
 
 def demo(
+    methods: Sequence[str] = ("kd", "otgd"),
     seeds: int = 3,
     labels_per_class: int = 10,
     student_width: int = 4,
@@ -55,14 +79,15 @@ def demo(
     out: str = "runs/demo",
     progress: bool = True,
 ) -> None:
-    """Distil a digits classifier three ways, print a table, and write a report.
+    """Distil a digits classifier, print a table, and write a report.
 
-    The teacher, a CNN of 24 channels, is trained on all 1000 labels. Three copies of one small student see the same
-    images but only a few labels: one learns from these alone, one also from the teacher's softened class probabilities
-    (KD), one from these and from batch graphs through optimal transport (OTGD). Accuracy is that of the last epoch on
-    597 test images that nothing was tuned on.
+    The teacher, a CNN of 24 channels, is trained on all 1000 labels. Copies of one small student see the same images
+    but only a few labels: one learns from these alone, and one with each method also from the teacher, such as from its
+    softened class probabilities (KD), or from these and from batch graphs through optimal transport (OTGD). Accuracy is
+    that of the last epoch on 597 test images that nothing was tuned on.
 
     Args:
+        methods: Which methods, beside the student alone.
         seeds: How often each student is trained, from other initial weights and with other labelled images.
         labels_per_class: Labels that the student sees of each of the ten digits.
         student_width: Channels of the student's first layer.
@@ -70,6 +95,9 @@ def demo(
         out: Folder for checkpoints, results.json, figures and report.html.
         progress: Whether to show progress bars.
     """
+    for name in methods:
+        checks.one_of("methods", name, tuple(METHODS))
+    chosen = {"alone": ALONE} | {name: METHODS[name] for name in methods}
     for name, value in (("seeds", seeds), ("epochs", epochs), ("student_width", student_width)):
         checks.at_least(name, value, 1)
     start = time.perf_counter()
@@ -85,13 +113,13 @@ def demo(
         "epochs": epochs,
         "teacher_width": TEACHER_WIDTH,
         "teacher_epochs": TEACHER_EPOCHS,
-        "weights": {name: method.weights for name, method in METHODS.items()},
+        "weights": {name: method.weights for name, method in chosen.items()},
     }
     with _progress(progress) as bars:
         teacher, teacher_result = _teacher(bars, folder)
         runs = [
-            _student(bars, folder, teacher, name, seed, labels_per_class, student_width, epochs)
-            for name in METHODS
+            _student(bars, folder, teacher, name, method, seed, labels_per_class, student_width, epochs)
+            for name, method in chosen.items()
             for seed in range(seeds)
         ]
     torch.set_num_threads(threads)
@@ -140,9 +168,16 @@ def _teacher(bars: Progress, folder: Path) -> tuple[nn.Module, Result]:
 
 
 def _student(
-    bars: Progress, folder: Path, teacher: nn.Module, name: str, seed: int, labels: int, width: int, epochs: int
+    bars: Progress,
+    folder: Path,
+    teacher: nn.Module,
+    name: str,
+    method: Method,
+    seed: int,
+    labels: int,
+    width: int,
+    epochs: int,
 ) -> Run:
-    method = METHODS[name]
     seed_everything(seed, verbose=False)
     student = SmallCNN(width)
     distiller = Distiller(
@@ -150,12 +185,12 @@ def _student(
         teacher,
         student_features=FEATURES,
         teacher_features=FEATURES,
-        criteria=method.criteria(),
+        criteria=method.criteria(teacher),
         weights=method.weights,
     )
     result, history = run(
         distiller,
-        DigitsData(labels, seed=seed),
+        DigitsData(labels, seed=seed, with_index=True),
         epochs=epochs,
         seed=seed,
         callbacks=(_tick(bars, f"{method.title}, seed {seed}", epochs),),

@@ -12,7 +12,7 @@ from graphkd.graphs import samples
 from graphkd.loss import Criterion, GraphLoss, Term
 from graphkd.measures import zscored_cosine
 from graphkd.reductions import TransportCost
-from graphkd.relations import SelfPlan
+from graphkd.relations import Pairwise, SelfPlan
 from graphkd.typing import Real
 
 
@@ -45,7 +45,7 @@ def plan_matching(*, epsilon: Real = 1.0, num_iters: int = 10, weight: Real = 5.
     True
     """
     checks.at_least("num_iters", num_iters, 1)
-    relation = SelfPlan(zscored_cosine, Sinkhorn(epsilon, num_iters, gradient="unroll"))
+    relation = SelfPlan(Pairwise(zscored_cosine), Sinkhorn(epsilon, num_iters, gradient="unroll"))
     loss = GraphLoss(relation=relation, coupling=Identity(), reduction=TransportCost(1.0, kl))
     encoder = GraphEncoder(samples, normalize=False), GraphEncoder(samples, normalize=False)
     return Criterion(*encoder, {"self": Term(loss, weight)})

@@ -104,7 +104,7 @@ def train(
         )
     options = trainer or {}
     if teacher is not None:
-        _prepare_teacher(teacher, teacher_checkpoint, teacher_data, teacher_epochs, seed, options)
+        prepare_teacher(teacher, teacher_checkpoint, teacher_data, teacher_epochs, seed, options)
     distiller = Distiller(
         student,
         teacher,
@@ -179,7 +179,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "machine": machine} | packages
 
 
-def _prepare_teacher(
+def prepare_teacher(
     teacher: nn.Module,
     checkpoint: str | None,
     data: LightningDataModule | None,
@@ -187,6 +187,7 @@ def _prepare_teacher(
     seed: int,
     options: dict[str, Any],
 ) -> None:
+    """Load a teacher's weights; if there is no such file, train it and save them there; see :func:`train`."""
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         teacher.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -3,8 +3,8 @@
 Trains as ``graphkd train --config examples/configs/digits/otgd.yaml`` does, with Lightning, then compares a batch of
 test images as student and teacher see it, and saves the two plans.
 
-    python examples/digits_otgd.py --out otgd_plans.png
-    python examples/digits_otgd.py --smoke
+    python examples/otgd_digits.py --out otgd_plans.png
+    python examples/otgd_digits.py --smoke
 """
 
 import argparse
