@@ -83,8 +83,9 @@ def main() -> None:
         teacher,
         student_features={"feat": "pool"},
         teacher_features={"feat": "pool"},
-        criteria={"wcord": losses.wcord(16, 96, num_samples=1000, num_negatives=1000)},
-        weights={"wcord/global": 0.1, "wcord/local": 1.0},
+        criteria={
+            "wcord": losses.wcord(16, 96, num_samples=1000, num_negatives=1000, global_weight=0.1, local_weight=1.0)
+        },
     )
     print_plan("before training", distiller)
     train(distiller, data, epochs)

@@ -53,9 +53,7 @@ def main() -> None:
     result, _ = run(distiller, data, epochs=epochs, seed=options.seed, enable_progress_bar=False)
     for term, after in gaps(distiller, data).items():
         share = 100 * (1 - after / before[term])
-        print(
-            f"{term:10s} of test images: {before[term]:8.3f} before training, {after:8.3f} after ({share:.0f} % closer)"
-        )
+        print(f"{term:10s} on test images: {before[term]:7.2f} before training, {after:7.2f} after, {share:.0f} % less")
     print(f"dropped now: a projector of {result.extra_parameters} parameters, the student has {result.parameters}")
     print(f"student: test accuracy {100 * result.accuracy:.2f} %, agreement {100 * result.agreement:.2f} %")
 

@@ -37,12 +37,10 @@ def kept_cost(teacher: nn.Module, path: Path) -> Tensor:
 def print_neighbours(cost: Tensor) -> None:
     """For each digit the nearest other one."""
     apart = cost + torch.diag(cost.new_full((len(cost),), torch.inf))
-    nearest, which = apart.min(1)
-    pairs = (
-        f"{digit}: {int(other)} ({near:.2f})" for digit, (near, other) in enumerate(zip(nearest, which, strict=True))
-    )
-    print("nearest digit (cost)  " + "  ".join(pairs))
-    print(f"farthest apart are {[int(i) for i in divmod(int(cost.argmax()), len(cost))]} ({float(cost.max()):.2f})")
+    nearest = (f"{digit}: {int(row.argmin())} ({float(row.min()):.2f})" for digit, row in enumerate(apart))
+    print("nearest digit (cost)  " + "  ".join(nearest))
+    farthest, other = divmod(int(cost.argmax()), len(cost))
+    print(f"farthest apart: {farthest} and {other} ({float(cost.max()):.2f})")
 
 
 def main() -> None:

@@ -58,8 +58,10 @@ def fgw(
     not used. Intensive: no part of it grows with batch or width.
 
     Args:
-        alpha: The structure's share. With 1 there are no node costs, hence no anchor: the plan starts at the identity.
-        anchor: :math:`\lambda`, in units of the node cost, which is at most 2. None fixes the plan to the identity.
+        alpha: The structure's share. With 1 there are no node costs, and all that holds the plan is where it starts.
+        anchor: :math:`\lambda`, in units of the node cost, which is at most 2. The plan starts at the known pairs, and
+            is never worse than these; with 0 it starts at the product of the masses and knows nothing of the pairing.
+            None fixes it to the known pairs.
         epsilon: Of the transport of each batch onto itself; its cost has a standard deviation of one.
         num_iters: Sweeps of that transport, with a gradient through all.
         num_layers: Rounds of message passing.
@@ -78,7 +80,8 @@ def fgw(
     checks.at_least("k", k, 1)
     build = partial(_batch_graph, k=k, with_logits=alpha < 1)
     relation = SelfPlan(Pairwise(zscored_cosine, on="feat"), Sinkhorn(epsilon, num_iters, gradient="unroll"))
-    coupling: Coupling = FusedGromov(alpha, loss="kl", start="identity", teacher_first=True)
+    start = "product" if anchor == 0 else "identity"
+    coupling: Coupling = FusedGromov(alpha, loss="kl", start=start, teacher_first=True)
     cost: Measure | None = None
     if alpha < 1:
         cost = sqeuclidean if anchor is None else Anchored(sqeuclidean, anchor)
