@@ -45,7 +45,7 @@ def main() -> None:
         student_features={"map": "body"},
         teacher_features={"map": "body"},
         criteria={"wkd": losses.wkd_features(student_channels=16, teacher_channels=96)},
-        weights={"wkd": ConstantThenCosine(0.1, decay_from=epochs // 2)},
+        weights={"wkd": ConstantThenCosine(0.1, decay_from=(epochs + 1) // 2)},
     )
     distiller.set_epoch(1, epochs)
     data = DigitsData(labels_per_class=10, seed=options.seed)

@@ -64,7 +64,7 @@ def main() -> None:
         student,
         teacher,
         criteria={"wkd": losses.wkd_logits(cost, temperature=4.0)},
-        weights={"wkd/transport": ConstantThenCosine(100.0, decay_from=epochs // 2)},
+        weights={"wkd/transport": ConstantThenCosine(100.0, decay_from=(epochs + 1) // 2)},
     )
     data = DigitsData(labels_per_class=10, seed=options.seed)
     result, history = run(distiller, data, epochs=epochs, seed=options.seed, enable_progress_bar=False)

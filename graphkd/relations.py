@@ -63,7 +63,7 @@ class Pairwise:
         """The relation matrix of a graph's node attributes."""
         x = graph.get(self.on)
         if x is None:
-            raise ValueError(f"a pairwise relation needs a graph with attributes {self.on}, got {graph}")
+            raise ValueError(f"a pairwise relation's nodes needs a graph with attributes {self.on}, got {graph}")
         checks.rows("a pairwise relation's nodes", x)
         relation = self.measure(x, x)
         return relation if self.normalize is None else self.normalize(relation)

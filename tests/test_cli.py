@@ -65,13 +65,32 @@ def test_an_interrupt_of_what_cannot_be_resumed_says_so(capsys, monkeypatch):
     assert "start it again" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("config", ["alone", "kd", "otgd"])
+@pytest.mark.parametrize("config", ["alone", "kd", "otgd", "wkd_features", "wcord", "crd", "rtot"])
 def test_each_config_trains_and_keeps_itself(tmp_path, capsys, config):
     assert train(tmp_path, "--out", str(tmp_path / "run"), config=config) == 0
     assert "test accuracy" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "results.json").read_text())["result"]["epochs"] == 1
     kept = (tmp_path / "run" / "config.yaml").read_text()
     assert "epochs: 1" in kept
+
+
+def test_a_class_cost_is_made_by_a_command_and_named_by_a_config(tmp_path, capsys):
+    cost, named = tmp_path / "class_cost.pt", "--criteria.wkd.init_args.class_cost"
+    missing = train(tmp_path, named, str(cost), "--out", str(tmp_path / "run"), config="wkd_logits")
+    assert missing == 2
+    assert "which `graphkd class-cost` can make" in capsys.readouterr().err
+    options = ["--config", str(CONFIGS / "class_cost.yaml"), "--teacher_checkpoint", str(tmp_path / "teacher.pt")]
+    command = ["class-cost", *options, *SHORT, "--out", str(cost)]
+    assert main(command) == 0
+    assert f"apart, kept in {cost}" in capsys.readouterr().out
+    made = cost.stat().st_mtime_ns
+    assert main(command) == 0
+    assert cost.stat().st_mtime_ns == made
+    assert main([*command, "--sharpen", "2"]) == 2
+    assert "options 'sharpen': 1.0 there, 2.0 here" in capsys.readouterr().err
+    assert main([*command, "--sharpen", "2", "--overwrite", "true"]) == 0
+    assert train(tmp_path, named, str(cost), "--out", str(tmp_path / "run"), config="wkd_logits") == 0
+    assert f"class_cost: {cost}" in (tmp_path / "run" / "config.yaml").read_text()
 
 
 def test_any_option_can_be_overridden(tmp_path):

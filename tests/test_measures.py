@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from graphkd import measures
 from graphkd.measures import (
+    Anchored,
     Fixed,
     SoftmaxKL,
     cosine,
@@ -298,3 +299,16 @@ def test_a_fixed_cost_is_one_finite_matrix(cost, message):
     # The run-time type checks of the tests see some of these first where they are on.
     with pytest.raises((ValueError, TypeError), match=f"{message}|Type-check error"):
         Fixed(cost)
+
+
+def test_an_anchored_cost_penalises_all_but_the_known_pairs():
+    x, y = torch.randn(4, 3), torch.randn(4, 3)
+    cost = Anchored(sqeuclidean, 1.5)(x, y)
+    plain = sqeuclidean(x, y)
+    torch.testing.assert_close(cost.diagonal(), plain.diagonal())
+    own = torch.eye(4, dtype=torch.bool)
+    torch.testing.assert_close(cost[~own], plain[~own] + 1.5)
+    with pytest.raises(ValueError, match=r"as many student as teacher nodes, got \(4, 3\)"):
+        Anchored(sqeuclidean, 1.5)(x, y[:3])
+    with pytest.raises(ValueError, match="penalty"):
+        Anchored(sqeuclidean, -1.0)

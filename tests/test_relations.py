@@ -9,9 +9,10 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphkd import relations
+from graphkd.couplings import Sinkhorn
 from graphkd.graphs import knn_graph, point_cloud, similarity_graph
 from graphkd.measures import cosine, euclidean, sqeuclidean
-from graphkd.relations import Adjacency, Pairwise, by_mean, class_distance, linear_cka, rbf_cka
+from graphkd.relations import Adjacency, Pairwise, SelfPlan, by_mean, class_distance, linear_cka, rbf_cka
 
 
 def nodes(n: int = 5, d: int = 3) -> Tensor:
@@ -338,3 +339,44 @@ def test_class_distance_forgives_rounding_only():
     for sharpen in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="sharpen needs a finite number of at least 0"):
             class_distance(torch.eye(2), sharpen)
+
+
+def test_another_attribute_of_the_nodes_can_be_measured():
+    graph = Data(x=torch.zeros(3, 1), feat=torch.randn(3, 4))
+    torch.testing.assert_close(Pairwise(cosine, on="feat")(graph), cosine(graph.feat, graph.feat))
+    with pytest.raises(ValueError, match="attributes feat"):
+        Pairwise(cosine, on="feat")(Data(x=torch.zeros(3, 1)))
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_a_self_plan_is_the_density_of_the_graphs_transport_onto_itself(uniform):
+    x = torch.randn(5, 3, dtype=torch.float64)
+    mass = torch.full((5,), 0.2, dtype=torch.float64) if uniform else torch.rand(5, dtype=torch.float64).softmax(0)
+    graph = Data(x=x) if uniform else Data(x=x, mass=mass)
+    density = SelfPlan(Pairwise(sqeuclidean), Sinkhorn(0.7, 30, gradient="unroll"))(graph)
+    kernel = (-torch.cdist(x, x).square() / 0.7).exp()
+    v = mass
+    for _ in range(30):
+        u = mass / (kernel @ v)
+        v = mass / (kernel.T @ u)
+    torch.testing.assert_close(density, u.unsqueeze(1) * kernel * v / (mass.unsqueeze(1) * mass))
+    assert float((density * mass.unsqueeze(1) * mass).sum()) == pytest.approx(1)
+
+
+def test_a_self_plan_ignores_nodes_without_mass_and_has_a_finite_gradient():
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    graph = Data(x=x, mass=torch.tensor([0.5, 0.0, 0.2, 0.3], dtype=torch.float64))
+    relation = SelfPlan(Pairwise(sqeuclidean), Sinkhorn(0.7, 30, gradient="unroll"))
+    density = relation(graph)
+    kept = [0, 2, 3]
+    alone = relation(Data(x=x[kept], mass=graph.mass[kept]))
+    torch.testing.assert_close(density[kept][:, kept], alone)
+    assert (density[1] == 0).all()
+    (gradient,) = torch.autograd.grad(density.square().sum(), x)
+    assert gradient.isfinite().all()
+    assert (gradient[kept] != 0).any()
+
+
+def test_a_self_plan_needs_a_coupling_whose_plan_has_a_gradient():
+    with pytest.raises(ValueError, match="differentiates its plan"):
+        SelfPlan(Pairwise(cosine), Sinkhorn(0.1))

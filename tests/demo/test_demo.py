@@ -5,7 +5,7 @@ from importlib.metadata import version
 import pytest
 import torch
 
-from graphkd.demo import demo
+from graphkd.demo import METHODS, demo
 from graphkd.models import SmallCNN
 
 
@@ -49,6 +49,22 @@ def test_results_name_config_versions_and_every_run(folder):
         (method, seed) for method in ("alone", "kd", "otgd") for seed in (0, 1)
     }
     assert record["teacher"]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"kd", "otgd"}))
+def test_every_method_trains_and_has_a_row(method, tmp_path, capsys):
+    demo(methods=[method], seeds=1, epochs=1, student_width=2, out=str(tmp_path), progress=False)
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert [run["method"] for run in record["runs"]] == ["alone", method]
+    assert all(value == value for value in record["runs"][1]["curves"]["train/loss"])
+    assert any(f"train/weighted/{method}" == name for name in record["runs"][1]["curves"])
+    assert METHODS[method].title.split()[0] in capsys.readouterr().out
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_method_that_is_not_known_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="methods needs one of kd, otgd"):
+        demo(methods=["magic"], out=str(tmp_path))
 
 
 def test_a_checkpoint_gives_the_accuracy_that_was_written(folder):
