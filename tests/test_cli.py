@@ -78,7 +78,7 @@ def test_a_class_cost_is_made_by_a_command_and_named_by_a_config(tmp_path, capsy
     cost, named = tmp_path / "class_cost.pt", "--criteria.wkd.init_args.class_cost"
     missing = train(tmp_path, named, str(cost), "--out", str(tmp_path / "run"), config="wkd_logits")
     assert missing == 2
-    assert "which `graphkd class-cost` can make" in capsys.readouterr().err
+    assert "`graphkd class-cost` makes it" in capsys.readouterr().err
     options = ["--config", str(CONFIGS / "class_cost.yaml"), "--teacher_checkpoint", str(tmp_path / "teacher.pt")]
     command = ["class-cost", *options, *SHORT, "--out", str(cost)]
     assert main(command) == 0

@@ -40,7 +40,7 @@ class Method:
 
 def _wkd_logits(teacher: nn.Module) -> dict[str, Criterion]:
     cost = class_cost(teacher, DigitsData().train_dataloader(), feature=FEATURES["feat"], progress=False)
-    return {"wkd_logits": losses.wkd_logits(cost, transport_weight=30.0)}
+    return {"wkd_logits": losses.wkd_logits(cost, transport_weight=100.0)}
 
 
 def _with_memory(method: Callable[..., Criterion]) -> Criterion:
@@ -56,11 +56,11 @@ METHODS = {
     ),
     "wkd_logits": Method("WKD-L (CE + WKD-L)", _wkd_logits, {"wkd_logits": 1.0}),
     "wkd_features": Method(
-        "WKD-F (CE + WKD-F)", lambda _: {"wkd_features": losses.wkd_features()}, {"wkd_features": 0.1}
+        "WKD-F (CE + WKD-F)", lambda _: {"wkd_features": losses.wkd_features()}, {"wkd_features": 0.5}
     ),
     "crd": Method("CRD (CE + CRD)", lambda _: {"crd": _with_memory(losses.crd)}, {"crd": 0.8}),
     "wcord": Method("WCoRD (CE + WCoRD)", lambda _: {"wcord": _with_memory(losses.wcord)}, {"wcord": 1.0}),
-    "rtot": Method("RTOT (CE + RTOT)", lambda _: {"rtot": losses.rtot()}, {"rtot": 1.0}),
+    "rtot": Method("RTOT (CE + RTOT)", lambda _: {"rtot": losses.rtot()}, {"rtot": 3.0}),
     "plan_matching": Method(
         "plan matching (CE + own plans)", lambda _: {"plan_matching": losses.plan_matching()}, {"plan_matching": 1.0}
     ),

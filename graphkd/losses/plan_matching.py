@@ -16,7 +16,7 @@ from graphkd.relations import Pairwise, SelfPlan
 from graphkd.typing import Real
 
 
-def plan_matching(*, epsilon: Real = 1.0, num_iters: int = 10, weight: Real = 5.0) -> Criterion:
+def plan_matching(*, epsilon: Real = 0.5, num_iters: int = 10, weight: Real = 3.0) -> Criterion:
     r"""Plan matching.
 
     .. math::
@@ -33,6 +33,15 @@ def plan_matching(*, epsilon: Real = 1.0, num_iters: int = 10, weight: Real = 5.
 
     Needs: ``feat`` (n d) of both networks. Pairing: used. Term: ``self``. Extra parameters: none. Intensive: a
     divergence of two distributions over pairs, whose scale is set by z-scores.
+
+    What was tried, on digits: a teacher CNN of width 24 and students that are told 5 or 10 labels per class (CNNs of
+    width 2 and 4, an MLP of 16 hidden units; also with noisy images, 250 of them), 30 or 60 epochs. Variants were
+    chosen on validation images of 8 seeds, figures are test accuracy of 8 others. Without knowledge distillation (KD)
+    beside it, this gains 3.5 +- 2.2, 1.7 +- 1.0, 3.3 +- 2.1 and 4.4 +- 2.5 points (95 % intervals of paired
+    differences) over the best of the identity as target, OTGD, SP, RKD and PKT on each of four protocols. With KD
+    beside it, it is as good as the best of these, but in one of four not better. The cross plan from student to teacher
+    as a second term, plans of logits, a round of message passing and leaving out the diagonal did not help; a softmax
+    of each row in place of Sinkhorn was nearly as good; cosine costs without z-scores need an epsilon of their own.
 
     Args:
         epsilon: Entropic weight; the cost has a standard deviation of one.

@@ -64,9 +64,9 @@ def run(criterion, golden):
 
 
 def assert_same(actual, expected):
-    """To 1e-8 of the largest entry."""
+    """To 1e-10 of the largest entry."""
     torch.testing.assert_close(
-        actual.detach(), expected.to(actual.dtype), rtol=0, atol=1e-8 * float(expected.abs().max())
+        actual.detach(), expected.to(actual.dtype), rtol=0, atol=1e-10 * float(expected.abs().max())
     )
 
 

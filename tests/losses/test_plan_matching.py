@@ -47,7 +47,7 @@ def test_it_is_the_divergence_of_the_two_networks_own_plans(epsilon, sweeps):
 def test_its_gradient_is_that_of_the_students_plan_against_the_teachers_as_target():
     student, teacher = draw(widths=(4, 4))
     x = student["feat"].requires_grad_()
-    sinkhorn = Sinkhorn(1.0, 10, gradient="unroll")
+    sinkhorn = Sinkhorn(0.5, 10, gradient="unroll")
     # The student's graph with itself, and the teacher's plan in hand: there the target is a tensor.
     target = TeacherPlan(zscored_cosine, sinkhorn)(graphs.point_cloud(teacher["feat"]))
     nll = GraphLoss(zscored_cosine, coupling=sinkhorn, reduction=PlanNLL(target))
