@@ -12,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from graphkd import checks, kept
+from graphkd.cka import class_distance, linear_cka, rbf_cka
 from graphkd.features import MODEL_OUTPUT, FeatureExtractor, model_logits
 from graphkd.grouped import ByClass, Centroids, Samples
 from graphkd.measures import cosine
 from graphkd.precision import no_autocast, raised
-from graphkd.relations import class_distance, linear_cka, rbf_cka
 from graphkd.typing import Real
 
 RELATIONS = ("linear_cka", "rbf_cka", "centroids", "classifier")
@@ -64,7 +64,7 @@ def class_cost(
         loader: Batches (inputs, labels), as for training, where inputs are one tensor, a sequence of positional or a
             mapping of keyword arguments. Samples labelled -100 are skipped, and counted in the log. The classifier
             needs none.
-        relation: ``linear_cka``, ``rbf_cka``: centred kernel alignment, see :mod:`graphkd.relations`. ``centroids``:
+        relation: ``linear_cka``, ``rbf_cka``: centred kernel alignment, see :mod:`graphkd.cka`. ``centroids``:
             cosine of the classes' mean features, from running sums. ``classifier``: cosine of the rows of the
             classifier's weight, without a pass; a row of zeros is at cosine zero to all.
         feature: The path of a feature, such as ``layer3``. For the classifier the path of the module with the weight;
@@ -80,7 +80,7 @@ def class_cost(
 
     Raises:
         ValueError: For options out of range; labels out of range; a class without samples; features or weights that are
-            not finite or whose relation is not defined (see :mod:`graphkd.relations`); a file that is no class cost, or
+            not finite or whose relation is not defined (see :mod:`graphkd.cka`); a file that is no class cost, or
             that was made otherwise, with what differs; a path for data that can be looked at only once.
 
     >>> from torch.utils.data import DataLoader, TensorDataset

@@ -20,6 +20,7 @@ RANKS = {
             ("checks", "precision", "kept"),
             ("features",),
             ("measures", "discrepancies", "ot", "metrics", "parallel"),
+            ("cells", "cka"),
             ("graphs", "grouped"),
             ("relations", "memory", "projectors"),
             ("couplings", "reductions", "encoders"),
