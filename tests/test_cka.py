@@ -1,5 +1,7 @@
 """Relations of classes against the authors' values (tests/golden), and against plain loops."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
