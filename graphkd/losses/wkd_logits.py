@@ -5,13 +5,15 @@ arXiv:2412.08139. Checked against the authors' code.
 """
 
 from functools import partial
+from os import PathLike
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphkd import checks
+from graphkd import checks, kept
 from graphkd.couplings import Identity, SharedSinkhorn
 from graphkd.encoders import Several
 from graphkd.features import vectors
@@ -30,7 +32,7 @@ MORE_SWEEPS = 10
 
 
 def wkd_logits(
-    class_cost: Float[Tensor, "c c"],
+    class_cost: Float[Tensor, "c c"] | str | PathLike[str],
     *,
     temperature: Real = 4.0,
     epsilon: Real = 0.05,
@@ -62,6 +64,8 @@ def wkd_logits(
 
     Args:
         class_cost: D, how far classes are apart, with a diagonal of zeros; see :func:`graphkd.class_cost.class_cost`.
+            Or the file in which that, or the command ``graphkd class-cost``, kept one: for configs. Whether it is of
+            the teacher at hand is not checked.
         temperature: T, of the transported probabilities; the target term has none.
         epsilon: Entropic weight, in units of D.
         num_iters: Sweeps. With a tolerance they go on, up to ten times as many, where it is not met.
@@ -76,8 +80,8 @@ def wkd_logits(
             ``num_iters`` sweeps. Its plans lose mass where epsilon is small against the cost.
 
     Raises:
-        ValueError: For a cost that is not a finite square matrix of two classes or more; at the call for logits of
-            another number of classes, and for labels out of range.
+        ValueError: For a cost that is not a finite square matrix of two classes or more, or a file without one; at the
+            call for logits of another number of classes, and for labels out of range.
 
     >>> import torch
     >>> criterion = wkd_logits(1 - torch.eye(3))
@@ -88,6 +92,8 @@ def wkd_logits(
     """
     checks.positive("temperature", temperature)
     checks.at_least("num_iters", num_iters, 1)
+    if not isinstance(class_cost, Tensor):
+        class_cost = _kept(Path(class_cost))
     checks.rows("class_cost", class_cost)
     if class_cost.dim() != 2 or class_cost.shape[0] != class_cost.shape[1] or len(class_cost) < 2:
         raise ValueError(f"class_cost needs a square matrix of at least 2 classes, got shape {tuple(class_cost.shape)}")
@@ -111,6 +117,12 @@ def wkd_logits(
         teacher=Several(*builds),
         terms={"target": Term(target), "transport": Term(transport, transport_weight, student=1, teacher=1)},
     )
+
+
+def _kept(file: Path) -> Tensor:
+    if not file.exists():
+        raise ValueError(f"class_cost needs a matrix or the file of one, got no {file}: `graphkd class-cost` makes it")
+    return kept.load(file, {})
 
 
 def _all_classes(features: Features, temperature: Real) -> Data:
