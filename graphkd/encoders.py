@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from graphkd import checks
-from graphkd.features import pick
+from graphkd.features import hard, pick
 from graphkd.measures import unit
 from graphkd.memory import MemoryBank
 from graphkd.typing import Features
@@ -136,6 +136,7 @@ class Remembering(nn.Module):
         """The encoder's graphs, then the remembered one."""
         hops = self.encoder(features, labels)
         index = pick(features, "index")
+        labels = None if labels is None else hard(labels)
         remembered = self.bank.recall(index, labels, self.num_negatives, features.get("negatives"))
         if self.training:
             x = checks.nodes("a memory's rows", hops[0])

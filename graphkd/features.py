@@ -130,6 +130,15 @@ def pick(features: Features, name: str) -> Tensor:
     return features[name]
 
 
+def hard(labels: Tensor) -> Tensor:
+    """One class per sample: labels (n) as they are, of soft labels (n c) the most likely class.
+
+    >>> hard(torch.tensor([[0.3, 0.7]])), hard(torch.tensor([1]))
+    (tensor([1]), tensor([1]))
+    """
+    return labels.argmax(-1) if labels.is_floating_point() and labels.dim() == 2 else labels
+
+
 def vectors(features: Features, name: str) -> Tensor:
     """A feature as one row per sample: (n d) as it is, (n d 1 1) without its empty axes.
 

@@ -75,7 +75,7 @@ class MemoryBank(nn.Module):
             self._check(negatives)
             rows = self.rows
             times = torch.zeros(n, len(rows), device=index.device)
-            times.scatter_add_(1, negatives, torch.ones_like(negatives, dtype=times.dtype))
+            times.scatter_add_(1, negatives.long(), torch.ones_like(negatives, dtype=times.dtype))
         x = torch.cat([self.rows[index], rows])
         graph = point_cloud(x, torch.cat([x.new_full((n,), 1 / n), x.new_zeros(len(rows))]))
         graph.negatives = torch.cat([x.new_zeros(n, n), times.to(x.dtype)], 1)

@@ -65,7 +65,9 @@ def test_an_interrupt_of_what_cannot_be_resumed_says_so(capsys, monkeypatch):
     assert "start it again" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("config", ["alone", "kd", "otgd", "wkd_features", "wcord", "crd", "rtot"])
+@pytest.mark.parametrize(
+    "config", ["alone", "kd", "otgd", "wkd_features", "wcord", "crd", "rtot", "plan_matching", "fgw"]
+)
 def test_each_config_trains_and_keeps_itself(tmp_path, capsys, config):
     assert train(tmp_path, "--out", str(tmp_path / "run"), config=config) == 0
     assert "test accuracy" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from torch_geometric.nn import GATConv, GCNConv, GraphConv, SAGEConv
 
 from graphkd.encoders import GraphEncoder, Remembering, Several
-from graphkd.graphs import knn_graph, masses, point_cloud, similarity_graph
+from graphkd.graphs import knn_graph, masses, point_cloud, samples, similarity_graph
 from graphkd.memory import MemoryBank
 
 
@@ -321,3 +321,18 @@ def test_a_memory_is_saved_with_its_encoder(placed):
     fresh.load_state_dict(encoder.state_dict())
     assert torch.equal(fresh.bank.rows, encoder.bank.rows)
     assert torch.equal(fresh.bank.labels, encoder.bank.labels)
+
+
+def test_a_memory_takes_the_most_likely_class_of_soft_labels():
+    features = {"feat": torch.randn(4, 3), "index": torch.tensor([3, 0, 5, 1])}
+    soft = torch.rand(4, 6)
+    hard = soft.argmax(1)
+    found = []
+    for labels in (soft, hard):
+        torch.manual_seed(1)
+        encoder = Remembering(GraphEncoder(samples), MemoryBank(8, 3), 20)
+        encoder(features, labels)
+        torch.manual_seed(2)
+        found.append(encoder(features, labels)[-1].negatives)
+        assert encoder.bank.labels[features["index"]].tolist() == hard.tolist()
+    assert torch.equal(*found)

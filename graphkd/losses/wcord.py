@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 from graphkd import checks
 from graphkd.couplings import IPOT, Sinkhorn
 from graphkd.encoders import Encoder, GraphEncoder, Remembering
+from graphkd.features import hard
 from graphkd.graphs import samples
 from graphkd.loss import Criterion, GraphLoss, Term
 from graphkd.losses.crd import minus_inner
@@ -132,5 +133,6 @@ def _samples_apart(features: Features) -> Data:
     graph = samples(features)
     x, labels = checks.nodes("samples", graph), features.get("labels")
     index = torch.arange(len(x), device=x.device)
+    labels = None if labels is None else hard(labels)
     graph.negatives = others(index, index, labels, labels)
     return graph

@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 from graphkd import checks, kept
 from graphkd.couplings import Identity, SharedSinkhorn
 from graphkd.encoders import Several
-from graphkd.features import vectors
+from graphkd.features import hard, vectors
 from graphkd.graphs import classes, point_cloud
 from graphkd.loss import Criterion, GraphLoss, Term
 from graphkd.measures import Fixed
@@ -158,6 +158,6 @@ def _labels(features: Features, logits: Tensor) -> Tensor:
             raise ValueError(
                 f"soft labels need the shape of the logits, {tuple(logits.shape)}, got {tuple(labels.shape)}"
             )
-        return labels.argmax(-1)
+        return hard(labels)
     checks.class_labels(labels, logits)
     return labels
