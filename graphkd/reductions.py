@@ -149,8 +149,8 @@ class NoiseContrast(nn.Module):
         temperature: T, in units of the cost.
         num_nodes: m, how many nodes negatives are drawn from; the teacher's nodes of the batch, if omitted.
         logs: Without, the logarithms are dropped and what is left is the dual form of a Wasserstein distance with the
-            bounded critic :math:`g = h / (h + c)`, partners minus negatives, to be maximised:
-            :math:`-\sum_{ij} P_{ij} g_{ij} + \sum_{ij} a_i N_{ij} g_{ij}`.
+            bounded critic :math:`g = h / (h + c)`, mean over partners minus mean over negatives, to be maximised:
+            :math:`-\sum_{ij} P_{ij} g_{ij} + \sum_{ij} a_i N_{ij} g_{ij} / \sum_j N_{ij}`.
         num_problems: How many problems come in a batch: two for a term that goes both ways.
 
     Source: Gutmann, Hyvärinen, "Noise-contrastive estimation", AISTATS 2010; with a fixed Z as in the released code of
@@ -193,7 +193,8 @@ class NoiseContrast(nn.Module):
         noise = negatives.sum(-1, keepdim=True) / nodes
         log_both = torch.logaddexp(log_h, (noise + 1e-7).log())
         if not self.logs:
-            return ((a * negatives - plan) * (log_h - log_both).exp()).sum()
+            share = negatives / negatives.sum(-1, keepdim=True).clamp_min(1)
+            return ((a * share - plan) * (log_h - log_both).exp()).sum()
         log_noise = torch.where(noise > 0, noise, 1.0).log()
         return -(plan * (log_h - log_both) + a * negatives * (log_noise - log_both)).sum()
 

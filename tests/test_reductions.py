@@ -362,7 +362,8 @@ def contrast_by_loops(
                     value = value - student.mass[i] * times * (noise / (h + noise + 1e-7)).log()
             else:
                 critic = h / (h + noise + 1e-7)
-                value = value + student.mass[i] * (times - float(i == j)) * critic
+                share = times / max(float(teacher.negatives[i].sum()), 1.0)
+                value = value + student.mass[i] * (share - float(i == j)) * critic
     return value
 
 

@@ -43,7 +43,8 @@ def wcord(
     r"""Wasserstein contrastive representation distillation.
 
     .. math::
-        L = \lambda_1 \underbrace{\Bigl(\sum_{\text{incongruent}} g - \sum_{\text{congruent}} g\Bigr)}_{\texttt{global}}
+        L = \lambda_1 \underbrace{\Bigl(\mathop{\mathrm{mean}}_{\text{incongruent}} g
+            - \mathop{\mathrm{mean}}_{\text{congruent}} g\Bigr)}_{\texttt{global}}
         + \lambda_2 \underbrace{\min_{P 1 = P^\top 1 = 1/n} \langle P, M\rangle}_{\texttt{local}}, \qquad
         M_{ij} = 1 - \cos(v^s_i, v^t_j)
 
@@ -56,13 +57,14 @@ def wcord(
     which is the proximal point method IPOT, though it is called Sinkhorn. Its masses would make the plan sum to 1/n, 64
     times too small at batch 64; here they sum to 1, as in the first author's earlier code.
 
-    Ours, where the paper is silent: the critic is :math:`g = h / (h + K / N)`,
-    :math:`h_{ij} = \exp(v_i \cdot r_j / T) / Z`, on :math:`v = \mathrm{normalize}(W h / \sigma(W) + b)`, bounded, so
-    that the sum over K negatives cannot explode; it is summed over both anchors, student samples against the teacher's
-    memory and the converse, as in CRD; beta, iterations and inner iterations are those of the first author's code;
-    ``local`` compares the same embeddings v. Where ``global`` has weight 0 nothing would keep learned embeddings of
-    both networks from collapsing: then ``local`` compares the features themselves, the student's projected to the
-    teacher's width where the two widths are given and differ.
+    Ours, where the paper is silent: the critic is :math:`g = h / (h + K / N)`, :math:`h_{ij} = \exp(v_i \cdot r_j / T)
+    / Z`, on :math:`v = \mathrm{normalize}(W h / \sigma(W) + b)`; it is summed over both anchors, student samples
+    against the teacher's memory and the converse, as in CRD; incongruent pairs count by their mean, as in the dual of a
+    Wasserstein distance, where the paper multiplies it by their number: with that, and this critic, training on digits
+    ended at g = 0 for all pairs; beta, iterations and inner iterations are those of the first author's code; ``local``
+    compares the same embeddings v. Where ``global`` has weight 0 nothing would keep learned embeddings of both networks
+    from collapsing: then ``local`` compares the features themselves, the student's projected to the teacher's width
+    where the two widths are given and differ.
 
     Nodes are samples.
 

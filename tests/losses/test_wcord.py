@@ -51,7 +51,9 @@ def test_in_the_batch_the_global_term_is_incongruent_minus_congruent_pairs_from_
     total = 0.0
     for anchors, rows in zip(first.x.detach(), second.x.detach(), strict=True):
         g = critic(anchors, rows, partners, negatives, 0.5, 5)
-        total += sum(g[pair] for pair in negatives) / 5 - sum(g[pair] for pair in partners) / 5
+        for i in range(5):
+            own = [pair for pair in negatives if pair[0] == i]
+            total += sum(g[pair] for pair in own) / len(own) / 5 - g[i, i] / 5
     assert float(output.terms["global"].detach()) == pytest.approx(total, rel=1e-10)
     torch.testing.assert_close(first.x[0], second.x[1])
     torch.testing.assert_close(first.x[1], second.x[0])
@@ -74,7 +76,7 @@ def test_from_the_bank_the_global_term_has_negatives_of_the_other_networks_memor
         h = lambda i, j, anchors=anchors, rows=rows: math.exp(float(anchors[i] @ rows[j]) / 0.5)  # noqa: E731
         pairs = partners + [(i, int(j)) for i in range(5) for j in wrong[i]]
         z = 12 * sum(h(*pair) for pair in pairs) / len(pairs)
-        g_sum += sum(h(i, int(j)) / z / (h(i, int(j)) / z + 7 / 12 + 1e-7) for i in range(5) for j in wrong[i])
+        g_sum += sum(h(i, int(j)) / z / (h(i, int(j)) / z + 7 / 12 + 1e-7) for i in range(5) for j in wrong[i]) / 7
         g_sum -= sum(h(*pair) / z / (h(*pair) / z + 7 / 12 + 1e-7) for pair in partners)
         total += g_sum / 5
     assert float(output.terms["global"].detach()) == pytest.approx(total, rel=1e-10)

@@ -153,6 +153,8 @@ def test_samples_without_a_label_have_no_target_and_transport_all_classes():
     assert (masses[known].gather(1, labels[known].unsqueeze(1)) == 0).all()
     together = wkd_logits(cost, separate_target=False)(student, teacher, labels)
     assert list(together.terms) == ["transport"]
+    weighted = wkd_logits(cost, separate_target=False, transport_weight=30.0)(student, teacher, labels)
+    torch.testing.assert_close(weighted.value, 30 * together.terms["transport"])
     none = criterion(student, teacher)
     torch.testing.assert_close(none.terms["transport"], together.terms["transport"])
     assert none.terms["target"] == 0
