@@ -59,7 +59,7 @@ METHODS = {
         "WKD-F (CE + WKD-F)", lambda _: {"wkd_features": losses.wkd_features()}, {"wkd_features": 0.5}
     ),
     "crd": Method("CRD (CE + CRD)", lambda _: {"crd": _with_memory(losses.crd)}, {"crd": 0.8}),
-    "wcord": Method("WCoRD (CE + WCoRD)", lambda _: {"wcord": _with_memory(losses.wcord)}, {"wcord": 1.0}),
+    "wcord": Method("WCoRD (CE + WCoRD)", lambda _: {"wcord": _with_memory(losses.wcord)}, {"wcord": 3.0}),
     "rtot": Method("RTOT (CE + RTOT)", lambda _: {"rtot": losses.rtot()}, {"rtot": 3.0}),
     "plan_matching": Method(
         "plan matching (CE + own plans)", lambda _: {"plan_matching": losses.plan_matching()}, {"plan_matching": 1.0}
