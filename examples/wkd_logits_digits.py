@@ -63,7 +63,7 @@ def main() -> None:
     distiller = Distiller(
         student,
         teacher,
-        criteria={"wkd": losses.wkd_logits(cost, temperature=4.0)},
+        criteria={"wkd": losses.wkd_logits(cost, temperature=4.0, tol=0.01)},
         weights={"wkd/transport": ConstantThenCosine(100.0, decay_from=(epochs + 1) // 2)},
     )
     data = DigitsData(labels_per_class=10, seed=options.seed)

@@ -191,7 +191,13 @@ class SharedSinkhorn:
             weight = torch.where(present, present.sum(-1, keepdim=True) * a, 1.0)
             warm_start = -self.epsilon * weight.log(), torch.zeros_like(b)
         cost = _needed(cost, "SharedSinkhorn")
-        return shared_sinkhorn(cost, a, b, warm_start=warm_start, **self._options())
+        transport = shared_sinkhorn(cost, a, b, warm_start=warm_start, **self._options())
+        error = transport.marginal_error
+        if self.tol is None and checks.can_look(error) and float(error.max()) > 0.1:
+            checks.log_once(
+                f"after {self.num_iters} sweeps a marginal is off by more than 10 % of the mass: give more, or a tol"
+            )
+        return transport
 
     def _options(self) -> dict[str, Any]:
         options = {name: value for name, value in vars(self).items() if name != "start"}

@@ -40,7 +40,7 @@ class Method:
 
 def _wkd_logits(teacher: nn.Module) -> dict[str, Criterion]:
     cost = class_cost(teacher, DigitsData().train_dataloader(), feature=FEATURES["feat"], progress=False)
-    return {"wkd_logits": losses.wkd_logits(cost, transport_weight=100.0)}
+    return {"wkd_logits": losses.wkd_logits(cost, transport_weight=100.0, tol=0.01)}
 
 
 def _with_memory(method: Callable[..., Criterion]) -> Criterion:

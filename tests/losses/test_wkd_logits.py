@@ -7,6 +7,7 @@ import torch
 from jaxtyping import TypeCheckError
 from published_values import golden_files, load
 
+from graphkd import checks
 from graphkd.losses import wkd_logits
 from graphkd.ot import exact
 
@@ -122,10 +123,23 @@ def test_at_a_small_epsilon_it_tends_to_exact_transport():
 def test_with_a_tolerance_sweeps_go_on_until_it_is_met():
     student, teacher, labels, cost = draw(n=30, classes=10)
     few = wkd_logits(cost, epsilon=0.3, tol=None)(student, teacher, labels).comparisons["transport"]
-    more = wkd_logits(cost, epsilon=0.3)(student, teacher, labels).comparisons["transport"]
+    more = wkd_logits(cost, epsilon=0.3, tol=0.01)(student, teacher, labels).comparisons["transport"]
     assert few.marginal_error.max() > 0.02
     assert more.marginal_error.max() <= 0.01
     assert more.converged.all()
+
+
+def test_masses_that_are_far_off_are_told_once(caplog):
+    checks.log_once.cache_clear()
+    student, teacher, labels, cost = draw()
+    for _ in range(2):
+        wkd_logits(cost, epsilon=0.01)(student, teacher, labels)
+    assert [record.message for record in caplog.records] == [
+        "after 10 sweeps a marginal is off by more than 10 % of the mass: give more, or a tol"
+    ]
+    caplog.clear()
+    wkd_logits(cost, epsilon=10.0)(student, teacher, labels)
+    assert not caplog.records
 
 
 def test_the_target_term_is_the_teachers_probability_times_the_students_surprise():
