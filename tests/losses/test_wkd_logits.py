@@ -72,6 +72,33 @@ def test_value_and_gradient_are_the_authors_in_single_precision(golden, assert_g
     assert_golden(gradient, golden["grad_student_f32"], 1e-5)
 
 
+@pytest.mark.parametrize(("epsilon", "sweeps"), [(0.002, 10), (0.01, 10), (0.05, 200), (25.0, 30)])
+def test_parity_is_the_released_iteration_also_where_it_loses_its_mass(epsilon, sweeps, assert_golden):
+    student, teacher, labels, cost = draw(n=4, classes=8)
+    cost = 0.3 + 0.6 * cost / cost.max()
+    cost.fill_diagonal_(0)
+
+    def released(logits):
+        total = 0
+        for s, t, y in zip(logits, teacher["logits"], labels, strict=True):
+            kept = [c for c in range(8) if c != y]
+            a, b = (s[kept] / 4).softmax(0), (t[kept] / 4).softmax(0)
+            part = cost[kept][:, kept] + 1e-8
+            kernel, u = (-part / epsilon).exp(), torch.full_like(a, 1 / 7)
+            for _ in range(sweeps):
+                v = b / (kernel.T @ u + 1e-8)
+                u = a / (kernel @ v + 1e-8)
+            total = total + (u.unsqueeze(1) * kernel * v * part).sum()
+        return total / 4
+
+    x = student["logits"].requires_grad_()
+    criterion = wkd_logits(cost, epsilon=epsilon, num_iters=sweeps, parity=True)
+    value, expected = criterion({"logits": x}, teacher, labels).terms["transport"], released(x)
+    assert_golden(value, expected.detach())
+    slopes = [torch.autograd.grad(number, x)[0] for number in (value, expected)]
+    assert_golden(*slopes)
+
+
 def test_the_mean_plan_is_that_of_the_authors_plans(golden):
     if "flow_f64" not in golden:
         pytest.skip("the file has no plans")
