@@ -59,14 +59,13 @@ def fgw(
 
     What was tried, on digits, by the protocols of :func:`~graphkd.losses.plan_matching.plan_matching` (8 seeds to
     choose by, 8 others to report): without knowledge distillation (KD) beside it, this gains 5.8 +- 2.4, 3.1 +- 1.1,
-    4.6 +- 2.0 and 4.8 +- 1.7 points over the best of the identity as target, OTGD, SP, RKD and PKT, none of which sees
-    logits; over KD alone 2.2 +- 2.1, 0.5 +- 0.5, -1.2 +- 0.7 and -0.3 +- 2.6; over its own node term alone 2.1 to 7.5.
-    Beside KD it is as good as the best of these, not better. The gain comes from the two terms, and not from transport
-    between the networks: the optimised plan, held by the anchor, leaves 95 % and more of the mass at the known pairs,
-    and training with it is as good as with ``anchor=None`` within noise, which takes 0.4 to 0.8 of the time. An
-    optimised plan that nothing holds is worse (48.5 against 75.3 % on noisy images). Message passing, a learned
-    projection with cosine costs as nodes, similarities or distances as structure, and the teacher's own plan as the
-    coupling did not help.
+    4.6 +- 2.0 and 4.8 +- 1.7 points over the best of the same methods, none of which sees logits; over KD alone 2.2 +-
+    2.1, 0.5 +- 0.5, -1.2 +- 0.7 and -0.3 +- 2.6; over its own node term alone 2.1 to 7.5. Beside KD it is as good as
+    the best of these, not better. The gain comes from the two terms, and not from transport between the networks: the
+    optimised plan, held by the anchor, leaves 95 % and more of the mass at the known pairs, and training with it is as
+    good as with ``anchor=None`` within noise, which takes 0.4 to 0.8 of the time. An optimised plan that nothing holds
+    is worse (48.5 against 75.3 % on noisy validation images). Message passing, a learned projection with cosine costs
+    as nodes, similarities or distances as structure, and the teacher's own plan as the coupling did not help.
 
     Args:
         alpha: The structure's share. With 1 there are no node costs, and all that holds the plan is where it starts.

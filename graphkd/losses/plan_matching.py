@@ -38,10 +38,11 @@ def plan_matching(*, epsilon: Real = 0.5, num_iters: int = 10, weight: Real = 3.
     width 2 and 4, an MLP of 16 hidden units; also with noisy images, 250 of them), 30 or 60 epochs. Variants were
     chosen on validation images of 8 seeds, figures are test accuracy of 8 others. Without knowledge distillation (KD)
     beside it, this gains 3.5 +- 2.2, 1.7 +- 1.0, 3.3 +- 2.1 and 4.4 +- 2.5 points (95 % intervals of paired
-    differences) over the best of the identity as target, OTGD, SP, RKD and PKT on each of four protocols. With KD
-    beside it, it is as good as the best of these, but in one of four not better. The cross plan from student to teacher
-    as a second term, plans of logits, a round of message passing and leaving out the diagonal did not help; a softmax
-    of each row in place of Sinkhorn was nearly as good; cosine costs without z-scores need an epsilon of their own.
+    differences) over the best of the identity as target, RKD, PKT and, on three of the four protocols, OTGD and SP.
+    With KD beside it, it is clearly better than the best of these on one protocol of four. The cross plan from student
+    to teacher as a second term, plans of logits, a round of message passing and leaving out the diagonal did not help;
+    a softmax of each row in place of Sinkhorn was nearly as good; cosine costs without z-scores need an epsilon of
+    their own.
 
     Args:
         epsilon: Entropic weight; the cost has a standard deviation of one.
