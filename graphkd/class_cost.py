@@ -147,8 +147,7 @@ def _pass(
         with no_autocast(device), torch.random.fork_rng(devices=[]), _progress(progress) as bars:
             for batch in bars.track(loader, description="class cost"):
                 inputs, labels = _parts(batch)
-                args, kwargs = _arguments(inputs, device)
-                output, features = extract(*args, **kwargs)
+                output, features = extract.run(_moved(inputs, device))
                 x = _positions(features["feature"], feature)
                 seen = seen or ByClass(store(_width(output) if num_classes is None else num_classes), most)
                 seen.add(x, labels)
@@ -169,17 +168,17 @@ def _parts(batch: Any) -> tuple[Any, Tensor]:
     return batch[0], batch[1]
 
 
-def _arguments(inputs: Any, device: torch.device) -> tuple[list[Any], dict[str, Any]]:
-    """What the teacher is called with, on its device."""
+def _moved(inputs: Any, device: torch.device) -> Any:
+    """A loader's inputs with their tensors on a device."""
 
     def moved(value: Any) -> Any:
         return value.to(device) if isinstance(value, Tensor) else value
 
     if isinstance(inputs, Mapping):
-        return [], {name: moved(value) for name, value in inputs.items()}
+        return {name: moved(value) for name, value in inputs.items()}
     if isinstance(inputs, Sequence) and not isinstance(inputs, str):
-        return [moved(value) for value in inputs], {}
-    return [moved(inputs)], {}
+        return [moved(value) for value in inputs]
+    return moved(inputs)
 
 
 def _positions(x: Shaped[Tensor, "n ..."], feature: str) -> Float[Tensor, "n p d"]:

@@ -1,6 +1,6 @@
 """The distiller: a student, a frozen teacher, criteria between them, and one loss per step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -249,12 +249,7 @@ def _has_logits(output: Any) -> bool:
 
 def _run(extract: FeatureExtractor, inputs: Any) -> tuple[Any, dict[str, Tensor]]:
     """Output and features, ``logits`` among them wherever the output has any."""
-    if isinstance(inputs, Mapping):
-        output, features = extract(**inputs)
-    elif isinstance(inputs, Sequence) and not isinstance(inputs, str):
-        output, features = extract(*inputs)
-    else:
-        output, features = extract(inputs)
+    output, features = extract.run(inputs)
     if MODEL_OUTPUT not in features and _has_logits(output):
         features[MODEL_OUTPUT] = model_logits(output)
     return output, features

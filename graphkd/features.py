@@ -1,7 +1,7 @@
 """Features: run a model, and keep the named activations that a criterion needs, without editing the model."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -90,6 +90,14 @@ class FeatureExtractor:
             else:
                 features[name] = _tensor(name, source(output), "its function of the model's output")
         return Extraction(output, features)
+
+    def run(self, inputs: Any) -> Extraction:
+        """Run the model on a loader's inputs: one, a sequence of positional or a mapping of keyword arguments."""
+        if isinstance(inputs, Mapping):
+            return self(**inputs)
+        if isinstance(inputs, Sequence) and not isinstance(inputs, str):
+            return self(*inputs)
+        return self(inputs)
 
     def __repr__(self) -> str:
         """The features and where they come from."""

@@ -140,6 +140,7 @@ def _at_label(features: Features) -> Data:
     """Samples with their log-probability of the label; only labelled ones have mass."""
     logits = vectors(features, "logits")
     labels = _labels(features, logits)
+    checks.class_labels(labels, logits)
     known = labels != UNLABELLED
     at_label = raised(logits).log_softmax(-1).gather(1, torch.where(known, labels, 0).unsqueeze(1))
     return point_cloud(at_label, known.to(at_label.dtype) / known.sum().clamp_min(1))
@@ -161,5 +162,4 @@ def _labels(features: Features, logits: Tensor) -> Tensor:
                 f"soft labels need the shape of the logits, {tuple(logits.shape)}, got {tuple(labels.shape)}"
             )
         return hard(labels)
-    checks.class_labels(labels, logits)
     return labels

@@ -95,8 +95,7 @@ def gaussian(
     has ``unbiased=True, eps=1e-5``.
     """
     checks.one_of("covariance", covariance, ("diagonal", "full"))
-    if not 0 <= eps < float("inf"):
-        raise ValueError(f"eps needs a finite number of at least 0, got {eps!r}")
+    checks.not_negative("eps", eps)
     x, y, a, b = _prepare(x, y, a, b)
     with no_autocast(x.device):
         mean_x, centred_x, weight_x = _moments(x, a, unbiased)
