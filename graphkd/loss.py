@@ -7,11 +7,12 @@ from typing import Literal, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch_geometric.data import Data
 
-from graphkd import checks
+from graphkd import checks, display
 from graphkd.couplings import Identity
-from graphkd.encoders import Encoder
+from graphkd.encoders import Encoder, Remembering, Several
 from graphkd.graphs import masses, stacked
 from graphkd.precision import no_autocast, raised
 from graphkd.reductions import TransportCost
@@ -28,6 +29,11 @@ from graphkd.typing import (
 )
 
 Network = Literal["student", "teacher"]
+
+LINE = 112
+"""Width of a criterion's table, so that it fits into 120 columns also inside another module."""
+
+Rows = list[tuple[str, ...]]
 
 
 @final
@@ -97,7 +103,7 @@ class GraphLoss(nn.Module):
         """The parts that are not modules."""
         named = {"cost": self.cost, "relation": self.relation, "coupling": self.coupling, "reduction": self.reduction}
         return ", ".join(
-            f"{name}={getattr(part, '__name__', part)}"
+            f"{name}={display.described(part)}"
             for name, part in named.items()
             if part is not None and not isinstance(part, nn.Module)
         )
@@ -108,6 +114,9 @@ def _dtype(cost: Tensor | None, relations: Relations | None) -> torch.dtype:
         return cost.dtype
     assert relations is not None
     return relations.student.dtype
+
+
+TERM = ("term", "weight", "hops", "cost", "relation", "coupling", "reduction")
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,21 @@ class Term:
             raise ValueError(f"the weight of a term needs a finite number, got {self.weight!r}")
         for network in self.networks:
             checks.one_of("networks", network, ("student", "teacher"))
+
+    def __repr__(self) -> str:
+        shown = zip(TERM, self.row("", display.LONG), strict=True)
+        return f"Term({', '.join(f'{name} {cell}' for name, cell in shown if cell)})"
+
+    def row(self, name: str, width: int) -> tuple[str, ...]:
+        """The term in a table: a cell for each of ``TERM``, its parts in at most so many characters."""
+        one, other = self.networks
+        parts = (self.loss.cost, self.loss.relation, self.loss.coupling, self.loss.reduction)
+        return (
+            name,
+            display.described(self.weight),
+            f"{one} {self.student} / {other} {self.teacher}{', both ways' if self.both_ways else ''}",
+            *("" if part is None else display.described(part, width) for part in parts),
+        )
 
     def sides(self, hops: Mapping[Network, Sequence[Data]]) -> tuple[Data, Data]:
         """The two graphs that are compared."""
@@ -194,6 +218,49 @@ class Criterion(nn.Module):
         terms = {name: comparison.value for name, comparison in comparisons.items()}
         value = torch.stack([term.weight * terms[name] for name, term in self.terms.items()]).sum()
         return CriterionOutput(value, terms, comparisons)
+
+    def __repr__(self) -> str:
+        lines = [line for rows in (self._encoders, self._terms) for line in display.fitted(rows, LINE)]
+        inside = "".join(f"  {line}\n" for line in [*lines, self._learned()])
+        return f"Criterion(\n{inside})"
+
+    def _repr_html_(self) -> str:
+        (encoders, *networks), (header, *terms) = self._encoders(display.LONG), self._terms(display.LONG)
+        tables = display.table(networks, encoders) + display.table(terms, header)
+        return display.figure("Criterion", tables, note=self._learned())
+
+    def _encoders(self, width: int) -> Rows:
+        header = ("encoder", "nodes", "embed", "convs", "rows", "memory")
+        sides = (("student", self.student), ("teacher", self.teacher))
+        return display.without_empty([header, *((name, *_encoder(side, width)) for name, side in sides)])
+
+    def _terms(self, width: int) -> Rows:
+        return display.without_empty([TERM, *(term.row(name, width) for name, term in self.terms.items())])
+
+    def _learned(self) -> str:
+        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        sized = sum(parameter.numel() for parameter in learned if not is_lazy(parameter))
+        lazy = sum(map(is_lazy, learned))
+        later = f", not counting {lazy} tensors that wait for a first batch" if lazy else ""
+        return f"learned parameters: {sized:,}{later}"
+
+
+def _encoder(encoder: Encoder, width: int) -> tuple[str, ...]:
+    """Its nodes, embed, convs, rows and memory, in words."""
+    if isinstance(encoder, Several):
+        builds = [f"hop {i} {display.described(build, width)}" for i, build in enumerate(encoder.builds)]
+        return ", ".join(builds), "", "", "", ""
+    if isinstance(encoder, Remembering):
+        bank, *shown = encoder.bank, *_encoder(encoder.encoder, width)
+        size, dim = bank.rows.shape
+        return *shown[:-1], f"{size:,} x {dim}, {encoder.num_negatives:,} negatives"
+    return (
+        display.described(encoder.build, width),
+        "" if encoder.embed is None else display.described(encoder.embed, width),
+        ", ".join(display.described(conv, width) for conv in encoder.convs),
+        "unit length" if encoder.normalize else "",
+        "",
+    )
 
 
 def _device(features: Features) -> torch.device:

@@ -1,11 +1,15 @@
 """The words that every room shares: named features, a transport, a comparison, a criterion's output."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch_geometric.data import Data
+
+from graphkd import display
 
 Real = int | float
 """A number. Written out because checkers at run time take ``float`` literally and refuse 1."""
@@ -105,6 +109,72 @@ class Comparison(NamedTuple):
     marginal_error: Float[Tensor, "*b"]
     converged: Bool[Tensor, "*b"]
     graphs: tuple[Data, Data]
+
+    def __repr__(self) -> str:
+        return "\n".join(["Comparison(", *(f"  {line}" for line in display.aligned(_facts(self))), ")"])
+
+    def _repr_html_(self) -> str:
+        plan, what = self.plan.detach(), "the plan"
+        if plan.dim() > 2:
+            plan, what = plan.to_dense().flatten(0, -3).mean(0), f"the mean of {plan.shape[:-2].numel()} plans"
+        n, m = plan.shape
+        text = f"{what}, {n} student rows by {m} teacher columns"
+        shrunk = "" if max(n, m) <= display.LARGEST_PICTURE else ", means of blocks"
+        note = f"Picture: {what}{shrunk}; rows are student nodes, darker is more mass."
+        return display.figure("Comparison", display.table(_facts(self)), display.picture(plan, text), note=note)
+
+
+def _facts(seen: Comparison) -> list[tuple[str, str]]:
+    """What there is to know of a comparison at a glance; waits for an accelerator."""
+    student, teacher = seen.graphs
+    relations = "none" if seen.relations is None else " and ".join(_shape(each) for each in seen.relations)
+    error = float(seen.marginal_error.detach().max())
+    return [
+        ("value", f"{float(seen.value.detach()):.6g}"),
+        ("plan", f"{_shape(seen.plan)}{_on_diagonal(seen.plan.detach())}"),
+        ("cost", "none" if seen.cost is None else _shape(seen.cost)),
+        ("relations", relations),
+        ("marginals", f"off by {error:.2g} of the mass, {_how_many(seen.converged)}"),
+        ("student", _graph(student)),
+        ("teacher", _graph(teacher)),
+    ]
+
+
+def _shape(x: Tensor) -> str:
+    """The shape of a matrix, or how many there are and their shape."""
+    *batch, n, m = x.shape
+    return f"{n} x {m}" if not batch else f"{math.prod(batch)} of {n} x {m}"
+
+
+def _on_diagonal(plan: Tensor) -> str:
+    """Which share of the mass joins node i with node i, where both sides have as many nodes."""
+    n, m = plan.shape[-2:]
+    if n != m:
+        return ""
+    if plan.layout == torch.strided:
+        paired, total = plan.diagonal(dim1=-2, dim2=-1).sum(), plan.sum()
+    else:
+        entries = plan.coalesce()
+        rows, columns = entries.indices()[-2:]
+        paired, total = entries.values()[rows == columns].sum(), entries.values().sum()
+    if float(total) == 0:
+        return ", no mass"
+    return f", {100 * float(paired / total):.1f} % of the mass on the diagonal"
+
+
+def _how_many(converged: Tensor) -> str:
+    count, total = int(converged.sum()), converged.numel()
+    if total > 1:
+        return f"{count} of {total} problems converged"
+    return "converged" if count else "not converged"
+
+
+def _graph(graph: Data) -> str:
+    edges = f"{graph.num_edges or 'no'} edges"
+    if graph.x is None:
+        return f"{graph.num_nodes} nodes, {edges}"
+    *batch, n, width = graph.x.shape
+    return f"{f'{math.prod(batch)} of ' if batch else ''}{n} nodes, width {width}, {edges}"
 
 
 class CriterionOutput(NamedTuple):

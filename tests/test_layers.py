@@ -16,17 +16,20 @@ RANKS = {
     room: rank
     for rank, rooms in enumerate(
         [
+            ("display",),
             ("typing",),
             ("checks", "precision", "kept"),
             ("features",),
-            ("measures", "discrepancies", "ot", "metrics", "parallel"),
-            ("cells", "cka"),
+            ("measures", "discrepancies", "ot", "parallel"),
+            ("cells", "cka", "metrics"),
             ("graphs", "grouped"),
             ("relations", "memory", "projectors"),
             ("couplings", "reductions", "encoders"),
             ("loss",),
             ("losses", "viz", "weights"),
-            ("distiller", "datasets", "models", "class_cost"),
+            ("distiller", "datasets", "models", "class_cost", "probe"),
+            ("snapshots",),
+            ("inspection",),
             ("training", "benchmark"),
             ("demo",),
             ("cli",),

@@ -1,5 +1,7 @@
 """The loss of two graphs, and the criterion that brings features to it."""
 
+import copy
+import html
 from functools import partial
 
 import pytest
@@ -161,7 +163,7 @@ def test_repr_names_the_parts():
     text = repr(GraphLoss(cosine_distance, coupling=Sinkhorn(0.05), reduction=TransportCost(alpha=0)))
     assert "cost=cosine_distance" in text
     assert "coupling=Sinkhorn(epsilon=0.05" in text
-    assert "reduction=TransportCost(alpha=0" in text
+    assert "reduction=TransportCost()" in text
     assert "relation" not in text
 
 
@@ -436,3 +438,133 @@ def test_a_recipe_refuses_values_that_are_not_finite_wherever_it_reads_them(name
 def test_a_network_that_does_not_exist_is_refused():
     with pytest.raises(REFUSED):
         Term(GraphLoss(cost=sqeuclidean), networks=("student", "oracle"))
+
+
+# How they show themselves
+
+
+RECIPES = {
+    "crd": {"num_samples": 30, "num_negatives": 7},
+    "fgw": {},
+    "kd": {},
+    "otgd": {},
+    "plan_matching": {},
+    "rtot": {},
+    "wcord": {"num_samples": 30, "num_negatives": 7},
+    "wkd_features": {},
+    "wkd_logits": {"class_cost": 1 - torch.eye(5)},
+}
+
+
+def shown(criterion):
+    """The lines between ``Criterion(`` and the closing bracket."""
+    first, *lines, last = repr(criterion).splitlines()
+    assert (first, last) == ("Criterion(", ")")
+    assert all(line.startswith("  ") for line in lines)
+    return [line[2:] for line in lines]
+
+
+def test_every_recipe_is_named_here():
+    assert {name for name in vars(losses) if callable(getattr(losses, name))} == RECIPES.keys()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_shows_its_encoders_and_terms_within_120_columns(recipe):
+    criterion = getattr(losses, recipe)(**RECIPES[recipe])
+    lines = shown(criterion)
+    assert max(map(len, lines)) <= 112
+    assert lines[0].startswith("encoder  nodes")
+    heads = [line.split()[0] for line in lines if line.strip()]
+    assert heads[1:3] == ["student", "teacher"]
+    assert set(criterion.terms) <= set(heads[heads.index("term") + 1 :])
+    assert lines[-1].startswith("learned parameters: ")
+    for text in (repr(criterion), criterion._repr_html_()):
+        assert " at 0x" not in text and "functools" not in text and "object" not in text
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_html_of_every_recipe_has_the_cells_of_its_terms(recipe):
+    criterion = getattr(losses, recipe)(**RECIPES[recipe])
+    text = criterion._repr_html_()
+    for name, term in criterion.terms.items():
+        for cell in filter(None, term.row(name, 1000)):
+            assert f">{html.escape(cell)}</t" in text
+    assert html.escape(shown(criterion)[-1]) in text
+    assert text.count("<table") == text.count("</table>") == 2
+
+
+def test_a_criterion_shows_builders_projectors_convolutions_and_terms():
+    student = GraphEncoder(partial(knn_graph, k=3), nn.Linear(5, 4), [GraphConv(4, 4), GraphConv(4, 4)])
+    teacher = GraphEncoder(cloud, nn.Linear(6, 4, bias=False), [], normalize=False)
+    near = GraphLoss(sqeuclidean, coupling=Sinkhorn(0.05))
+    alike = GraphLoss(relation=Pairwise(cosine), reduction=TransportCost(alpha=1))
+    terms = {"near": Term(near, 0.5, student=2), "alike": Term(alike, networks=("teacher", "teacher"))}
+    assert shown(Criterion(student, teacher, terms)) == [
+        "encoder  nodes           embed                       convs                             rows",
+        "student  knn_graph(k=3)  Linear(in_features=5, ...)  GraphConv(4, 4), GraphConv(4, 4)  unit length",
+        "teacher  cloud           Linear(in_features=6, ...)",
+        "  Linear(in_features=5, out_features=4, bias=True)",
+        "  Linear(in_features=6, out_features=4, bias=False)",
+        "term   weight  hops                   cost         relation    coupling                reduction",
+        "near   0.5     student 2 / teacher 0  sqeuclidean              Sinkhorn(epsilon=0.05)  TransportCost()",
+        "alike  1       teacher 0 / teacher 0               Pairwise()  Identity()              TransportCost(alpha=1)",
+        "learned parameters: 120",
+    ]
+
+
+def test_a_criterion_shows_several_graphs_memories_and_exchanged_networks():
+    several = Criterion(Several(cloud, partial(knn_graph, k=3)), Several(cloud), {"it": Term(GraphLoss(sqeuclidean))})
+    assert "student  hop 0 cloud, hop 1 knn_graph(k=3)" in shown(several)
+    assert "teacher  hop 0 cloud" in shown(several)
+    lines = shown(losses.crd(4, 6, num_samples=3000, num_negatives=1700, embed_dim=12))
+    assert lines[0].split() == ["encoder", "nodes", "embed", "rows", "memory"]
+    assert lines[1].endswith("unit length  3,000 x 12, 1,700 negatives")
+    assert "student 0 / teacher 1, both ways" in repr(losses.crd(num_samples=3, num_negatives=1))
+
+
+def test_only_what_is_learned_is_counted():
+    criterion = paired(student=0)
+    assert shown(criterion)[-1] == "learned parameters: 0"
+    criterion.student.embed = nn.Linear(3, 5)
+    criterion.teacher.embed = nn.Linear(3, 5).requires_grad_(False)
+    assert shown(criterion)[-1] == "learned parameters: 20"
+    criterion.student.embed = nn.Linear(300, 5)
+    criterion.teacher.embed = nn.LazyLinear(5)
+    assert shown(criterion)[-1] == "learned parameters: 1,505, not counting 2 tensors that wait for a first batch"
+
+
+def test_a_criterion_is_indented_within_another_module():
+    criterion = losses.otgd(4, 6)
+    nested = repr(nn.ModuleDict({"it": criterion})).splitlines()
+    assert nested[1] == "  (it): Criterion("
+    assert nested[2:-2] == [f"    {line}" for line in shown(criterion)]
+    assert nested[-2:] == ["  )", ")"]
+
+
+def test_a_copy_shows_the_same():
+    criterion = losses.fgw()
+    assert repr(copy.deepcopy(criterion)) == repr(criterion)
+
+
+def test_html_of_a_criterion_is_escaped():
+    text = paired(weight=2)._repr_html_()
+    criterion = Criterion(GraphEncoder(lambda f: f), GraphEncoder(cloud), {"<b>": Term(GraphLoss(sqeuclidean))})
+    assert "&lt;b&gt;" in criterion._repr_html_() and "&lt;lambda&gt;" in criterion._repr_html_()
+    assert "<b>" not in criterion._repr_html_() and "<lambda>" not in criterion._repr_html_()
+    assert text.startswith("<div><strong>Criterion</strong>")
+
+
+def test_a_term_shows_itself_in_one_line():
+    term = Term(GraphLoss(sqeuclidean), 0.5, student=1, teacher=2, both_ways=True)
+    assert repr(term) == (
+        "Term(weight 0.5, hops student 1 / teacher 2, both ways, cost sqeuclidean, coupling Identity(), "
+        "reduction TransportCost())"
+    )
+
+
+def test_a_loss_names_functions_and_what_is_not_the_default():
+    loss = GraphLoss(sqeuclidean, Pairwise(cosine, on="feat"), Sinkhorn(1.0, 3), TransportCost(0.25))
+    assert repr(loss) == (
+        "GraphLoss(cost=sqeuclidean, relation=Pairwise(on='feat'), coupling=Sinkhorn(epsilon=1, num_iters=3), "
+        "reduction=TransportCost(alpha=0.25))"
+    )
