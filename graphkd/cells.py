@@ -83,4 +83,4 @@ def _cells(maps: Tensor, grid: int) -> list[Tensor]:
 def _singles(x: Tensor) -> Data:
     """A batch of graphs of one node each."""
     none = torch.empty((2, 0), dtype=torch.int64, device=x.device)
-    return Data(x=x, edge_index=none, mass=x.new_ones(len(x), 1))
+    return Data(x=x, edge_index=none, mass=x.new_ones(len(x), 1), node="cell")

@@ -28,12 +28,16 @@ class Step(NamedTuple):
             with ``otgd/f/marginal_error``; and what each adds to the loss, under ``weighted/``. Read them when you
             print: turning one into a number waits for the device.
         comparisons: Each criterion's comparisons as ``otgd/f``.
+        student_features: What the criteria saw of the student, by name.
+        teacher_features: What they saw of the teacher; empty where nothing asked.
     """
 
     loss: Float[Tensor, ""]
     output: Any
     logs: dict[str, Tensor]
     comparisons: dict[str, Comparison]
+    student_features: dict[str, Tensor]
+    teacher_features: dict[str, Tensor]
 
 
 def labelled_cross_entropy(logits: Float[Tensor, "n c"], labels: Tensor) -> Float[Tensor, ""]:
@@ -129,19 +133,18 @@ class Distiller(nn.Module):
         self._check_epoch()
         output, student = _run(self._extract_student, inputs)
         teacher = self._teacher_features(inputs)
-        if index is not None:
-            student, teacher = student | {"index": index}, teacher | {"index": index}
+        where = {} if index is None else {"index": index}
         values: dict[str, Tensor] = {}
         outputs: dict[str, CriterionOutput] = {}
         if self.weights[TASK] > 0 or (labels is not None and MODEL_OUTPUT in student):
             values[TASK] = self._task(output, student, labels)
         for name, criterion in self.criteria.items():
-            outputs[name] = criterion(student, teacher, labels)
+            outputs[name] = criterion(student | where, teacher | where, labels)
             values[name] = self._value(name, outputs[name])
         loss = torch.stack([times(self.weights[name], raised(value)) for name, value in values.items()]).sum()
         if any(weight == 0 for name, weight in self.weights.items() if name != TASK or TASK in values):
             loss = reaching(loss, self.learnable_parameters())
-        return Step(loss, output, self._logs(loss, values, outputs), _flat(outputs))
+        return Step(loss, output, self._logs(loss, values, outputs), _flat(outputs), student, teacher)
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
         """Give the scheduled weights the values that they have in an epoch.

@@ -64,7 +64,7 @@ class GraphEncoder(nn.Module):
         return len(self.convs)
 
     def forward(self, features: Features, labels: Tensor | None = None) -> Hops:
-        """The graph at each hop; labels, if given, become its ``y``."""
+        """The graph at each hop; labels, if given, become its ``y`` where its nodes are samples."""
         graph = _built(self.build, features, labels)
         x = checks.nodes("an encoder's nodes", graph)
         x = x if self.embed is None else self.embed(x)
@@ -102,7 +102,7 @@ class Several(nn.Module):
         return len(self.builds) - 1
 
     def forward(self, features: Features, labels: Tensor | None = None) -> Hops:
-        """The graphs; labels, if given, become their ``y``."""
+        """The graphs; labels, if given, become their ``y`` where their nodes are samples."""
         return tuple(_built(build, features, labels) for build in self.builds)
 
 
@@ -152,7 +152,8 @@ def _built(build: Build, features: Features, labels: Tensor | None) -> Data:
     if labels is None:
         return copy.copy(build(features))
     graph = copy.copy(build({**features, "labels": labels}))
-    graph.y = labels
+    if graph.get("node") is None:
+        graph.y = labels
     return graph
 
 

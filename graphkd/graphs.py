@@ -2,8 +2,9 @@
 
 A node is a row. Edges run from neighbour to centre: ``edge_index`` (2, e) has sources in row 0, centres in row 1. Who
 is joined with whom carries no gradient; ``edge_weight``, where there is one, does. ``mass`` is present where it is not
-uniform. Builders run where the features live, without SciPy; those whose number of edges is fixed never make the host
-wait for the device.
+uniform. ``node`` says what a node is where it is no sample of the batch: ``class``, ``neuron``, ``cell`` or
+``remembered``. Builders run where the features live, without SciPy; those whose number of edges is fixed never make the
+host wait for the device.
 
 Rows may come as several graphs: ``x`` (b n d) gives a :class:`~torch_geometric.data.Batch` of b graphs.
 """
@@ -158,7 +159,8 @@ def classes(logits: Float[Tensor, "n c"], temperature: Real = 1.0, labels: Int[T
 
     .. math:: a_{sc} = \mathrm{softmax}(z_s / T)_c \quad\text{over all classes, or all but the sample's own}
 
-    One graph without edges; ``mass`` (n c) has a line per sample, ``x`` (c 1) is the mean of all.
+    One graph without edges; ``mass`` (n c) has a line per sample, ``x`` (c 1) is the mean of all, ``y`` (c) the class
+    itself.
 
     Args:
         logits: z.
@@ -183,7 +185,8 @@ def classes(logits: Float[Tensor, "n c"], temperature: Real = 1.0, labels: Int[T
         scaled = scaled.masked_fill(own, -torch.inf)
     mass = scaled.softmax(-1)
     none = torch.empty((2, 0), dtype=torch.int64, device=logits.device)
-    return Data(x=mass.mean(0).unsqueeze(-1), edge_index=none, mass=mass)
+    own = torch.arange(mass.shape[-1], device=mass.device)
+    return Data(x=mass.mean(0).unsqueeze(-1), edge_index=none, y=own, mass=mass, node="class")
 
 
 def neurons(x: Float[Tensor, "n d"]) -> Data:
@@ -192,7 +195,9 @@ def neurons(x: Float[Tensor, "n d"]) -> Data:
     >>> neurons(torch.zeros(5, 3)).x.shape
     torch.Size([3, 5])
     """
-    return point_cloud(x.mT)
+    graph = point_cloud(x.mT)
+    graph.node = "neuron"
+    return graph
 
 
 def stacked(*graphs: Data) -> Data:
@@ -207,8 +212,11 @@ def stacked(*graphs: Data) -> Data:
         raise ValueError(f"needs graphs of as many nodes of one width to stack, got shapes {came}")
     x = torch.stack(nodes)
     none = torch.empty((2, 0), dtype=torch.int64, device=x.device)
-    batch = Data(x, none, y=graphs[0].y, mass=torch.stack([masses(graph) for graph in graphs]))
-    if graphs[0].get("negatives") is not None:
+    first = graphs[0]
+    batch = Data(x, none, y=first.y, mass=torch.stack([masses(graph) for graph in graphs]))
+    if first.get("node") is not None:
+        batch.node = first.node
+    if first.get("negatives") is not None:
         batch.negatives = torch.stack([graph.negatives for graph in graphs])
     return batch
 

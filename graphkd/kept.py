@@ -71,8 +71,44 @@ def data_fingerprint(loader: Iterable[Any]) -> dict[str, str | int]:
     )
 
 
+def write(path: Path, content: Any) -> None:
+    """Write tensors and plain values; a reader sees the old file or the new one, never a part.
+
+    The folder is made if it is missing.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(Path(folder, "kept.pt"), {"numbers": [1, 2]})
+    ...     read(Path(folder, "kept.pt"))
+    {'numbers': [1, 2]}
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        torch.save(content, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read(path: Path) -> Any:
+    """What :func:`write` wrote, on the CPU; None for a file that is no archive.
+
+    Raises:
+        ValueError: For an archive of other things than tensors and plain values.
+        OSError: For a file that is not there.
+    """
+    # torch.load reads what is no archive as a pickle, which fails in many ways.
+    try:
+        if zipfile.is_zipfile(path) or not path.is_file():
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} needs plain tensors and values, got what torch.load refuses") from error
+    return None
+
+
 def save(path: Path, result: Tensor, made_of: Entries) -> None:
-    """Write a result and what it was made of; a reader sees the old file or the new one, never a part.
+    """Write a result and what it was made of.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -80,15 +116,7 @@ def save(path: Path, result: Tensor, made_of: Entries) -> None:
     ...     load(Path(folder, "kept.pt"), {"options": {"k": 1}})
     tensor([1., 1.])
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        torch.save(
-            {RESULT: result.detach().cpu(), **{group: dict(entries) for group, entries in made_of.items()}}, part
-        )
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write(path, {RESULT: result.detach().cpu(), **{group: dict(entries) for group, entries in made_of.items()}})
 
 
 def load(path: Path, made_of: Entries) -> Tensor:
@@ -98,13 +126,7 @@ def load(path: Path, made_of: Entries) -> Tensor:
         ValueError: For a file that is none of :func:`save`, and for one made of other things, with what differs.
         OSError: For a file that is not there.
     """
-    # torch.load reads what is no archive as a pickle, which fails in many ways.
-    content = None
-    try:
-        if zipfile.is_zipfile(path) or not path.is_file():
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} needs plain tensors and values, got what torch.load refuses") from error
+    content = read(path)
     if not (
         isinstance(content, dict)
         and isinstance(content.get(RESULT), Tensor)

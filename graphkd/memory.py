@@ -78,6 +78,7 @@ class MemoryBank(nn.Module):
             times.scatter_add_(1, negatives.long(), torch.ones_like(negatives, dtype=times.dtype))
         x = torch.cat([self.rows[index], rows])
         graph = point_cloud(x, torch.cat([x.new_full((n,), 1 / n), x.new_zeros(len(rows))]))
+        graph.node = "remembered"
         graph.negatives = torch.cat([x.new_zeros(n, n), times.to(x.dtype)], 1)
         return graph
 
