@@ -13,3 +13,4 @@ from graphkd.ot.problem import Relative as Relative
 from graphkd.ot.shared import shared_sinkhorn as shared_sinkhorn
 from graphkd.ot.sinkhorn import sinkhorn as sinkhorn
 from graphkd.ot.sparse import sparse_sinkhorn as sparse_sinkhorn
+from graphkd.ot.trace import marginal_errors as marginal_errors

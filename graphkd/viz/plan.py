@@ -1,12 +1,15 @@
 """A plan, drawn as a heat map."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from torch import Tensor
 
 from graphkd.typing import UNLABELLED
 from graphkd.viz.inputs import (
@@ -17,11 +20,14 @@ from graphkd.viz.inputs import (
     by_class,
     class_name,
     class_spans,
-    plan_matrix,
+    group_sums,
+    read_plan,
 )
 from graphkd.viz.palette import INK, WRONG
 
 MOST_CELLS = 512
+BAR = "#ABABAB"
+THIN = 0.05
 
 
 def plot_plan(
@@ -37,12 +43,15 @@ def plot_plan(
 
     The masses of one class on itself are outlined. Where there are as many students as teachers, two thin lines run
     beside the true pairing, row i with column i of the plan as given; if ``teacher_labels`` sort the teachers otherwise
-    than the students, rings mark it. The colours follow the square root of the mass, so that mass spread over many
-    nodes is seen beside that of the pairs; the bar tells the mass itself. More than 512 nodes are averaged in blocks of
-    neighbours, which the axis then says. Class names that would overlap are left out.
+    than the students, rings mark it. Bars along the right and the top show the mass of each student and each teacher
+    node, from zero to the largest of its side: they are flat where all nodes have the same.
+
+    The colours follow the square root of the mass, so that mass spread over many nodes is seen beside that of the
+    pairs; the colour bar tells the mass itself. More than 512 nodes are averaged in blocks of neighbours, which the
+    axis then says, and classes smaller than a block have no outline. Class names that would overlap are left out.
 
     Args:
-        plan: P (n m), or the comparison that holds it.
+        plan: P (n m), dense or sparse, or the comparison that holds it.
         labels: Class of each student node (n), -100 for none.
         teacher_labels: Class of each teacher node (m), by default ``labels``; needed with labels where m is not n.
         class_names: The name of class c at place c; by default c itself.
@@ -59,50 +68,128 @@ def plot_plan(
     >>> [tick.get_text() for tick in ax.get_yticklabels()]
     ['cat', 'dog']
     """
-    matrix = plan_matrix(plan)
-    n, m = matrix.shape
-    classes = both_classes(labels, teacher_labels, n, m)
-    ax = axes_or_new(ax, 5.4, 4.6)
-    rows, columns = (np.arange(n), np.arange(m)) if classes is None else (by_class(classes[0]), by_class(classes[1]))
-    cells, size = _block_means(matrix[np.ix_(rows, columns)])
+    read = read_plan(plan)
+    classes = both_classes(labels, teacher_labels, *read.shape)
+    heat = heat_of(read, classes)
+    return draw_heat(heat, heat.most, classes, class_names, axes_or_new(ax, 5.8, 4.8), title)
+
+
+class Most(NamedTuple):
+    """The largest masses of a plan, which set the scales: of a cell, of a student node, of a teacher node."""
+
+    cell: float
+    student: float
+    teacher: float
+
+
+class Heat(NamedTuple):
+    """A plan as it is drawn: sorted, and averaged over blocks of neighbours where there are many.
+
+    Attributes:
+        cells: Mean mass per cell, (rows columns).
+        student: Mean mass of the student nodes of each row.
+        teacher: Mean mass of the teacher nodes of each column.
+        rows: Where each row starts among the n sorted students, and n.
+        columns: Where each column starts among the m sorted teachers, and m.
+        most: The largest values of the first three.
+    """
+
+    cells: np.ndarray
+    student: np.ndarray
+    teacher: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    most: Most
+
+
+def heat_of(plan: Shaped[Tensor, "n m"], classes: tuple[np.ndarray, np.ndarray] | None) -> Heat:
+    """What to draw of a plan that was read, with the classes of its students and teachers.
+
+    >>> import torch
+    >>> heat_of(torch.eye(4), None).cells.shape
+    (4, 4)
+    """
+    edges, blocks = [], []
+    for side, n in enumerate(plan.shape):
+        count = -(-n // -(-n // MOST_CELLS))
+        edge = np.arange(count + 1) * n // count
+        order = np.arange(n) if classes is None else by_class(classes[side])
+        block = np.empty(n, dtype=np.int64)
+        block[order] = np.repeat(np.arange(count), np.diff(edge))
+        edges.append(edge)
+        blocks.append(block)
+    sums = group_sums(plan, blocks[0], blocks[1], (len(edges[0]) - 1, len(edges[1]) - 1))
+    rows, columns = (np.diff(edge) for edge in edges)
+    cells, student, teacher = sums / rows[:, None] / columns, sums.sum(1) / rows, sums.sum(0) / columns
+    most = Most(float(cells.max()), float(student.max()), float(teacher.max()))
+    return Heat(cells, student, teacher, edges[0], edges[1], most)
+
+
+def draw_heat(
+    heat: Heat,
+    most: Most,
+    classes: tuple[np.ndarray, np.ndarray] | None,
+    class_names: Sequence[str] | None,
+    ax: Axes,
+    title: str | None,
+    bar: bool = True,
+) -> Axes:
+    """Draw it with the masses of the nodes beside it, and the bar of colours if it is wanted.
+
+    Args:
+        heat: As :func:`heat_of` gives it.
+        most: The mass at the end of each scale; of several plans if their figures are to be compared.
+        classes: Of the students and of the teachers.
+        class_names: The name of class c at place c.
+        ax: Where to draw.
+        title: Of the axes.
+        bar: Whether to tell what the colours mean.
+    """
+    n, m = int(heat.rows[-1]), int(heat.columns[-1])
     image = ax.imshow(
-        cells,
+        heat.cells,
         cmap="Blues",
-        norm=PowerNorm(0.5, vmin=0),
+        norm=PowerNorm(0.5, vmin=0, vmax=most.cell),
         extent=(-0.5, m - 0.5, n - 0.5, -0.5),
         interpolation="nearest",
         aspect="equal" if max(n, m) <= 3 * min(n, m) else "auto",
     )
-    exponent = ScalarFormatter(useMathText=True)
-    exponent.set_powerlimits((-2, 3))
-    bar = ax.inset_axes((1.03, 0, 0.04, 1))
-    ax.figure.colorbar(image, cax=bar, label="mass", format=exponent, ticks=MaxNLocator(6))
+    _draw_masses(ax, heat, most)
+    size = max(int(np.diff(edge).max()) for edge in (heat.rows, heat.columns))
+    if bar:
+        exponent = ScalarFormatter(useMathText=True)
+        exponent.set_powerlimits((-2, 3))
+        beside = ax.inset_axes((1.1, 0, 0.04, 1))
+        ax.figure.colorbar(image, cax=beside, label="mass of a cell", format=exponent, ticks=MaxNLocator(6))
+        beside.yaxis.set_offset_position("left")
+    order = (np.arange(n), np.arange(m)) if classes is None else (by_class(classes[0]), by_class(classes[1]))
     if n == m:
-        _mark_pairing(ax, np.argsort(rows), np.argsort(columns))
+        _mark_pairing(ax, np.argsort(order[0]), np.argsort(order[1]))
     if classes is None:
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     else:
-        _mark_classes(ax, classes[0][rows], classes[1][columns], class_names)
-    order = "" if classes is None else ", by class"
+        _mark_classes(ax, classes[0][order[0]], classes[1][order[1]], class_names, size)
+    sorting = "" if classes is None else ", by class"
     means = "" if size == 1 else f"\n(means of blocks of up to {size} nodes)"
-    ax.set_xlabel(f"teacher nodes{order}{means}")
-    ax.set_ylabel(f"student nodes{order}{means}")
+    ax.set_xlabel(f"teacher nodes{sorting}{means}")
+    ax.set_ylabel(f"student nodes{sorting}{means}")
     ax.set_title(title or "", pad=16 if n == m else None)
     return ax
 
 
-def _block_means(matrix: np.ndarray) -> tuple[np.ndarray, int]:
-    """At most 512 rows and columns, each the mean of neighbours, and how many neighbours at most."""
-    size = 1
-    for axis in (0, 1):
-        n = matrix.shape[axis]
-        most = -(-n // MOST_CELLS)
-        starts = np.arange(-(-n // most)) * n // -(-n // most)
-        counts = np.diff([*starts, n])
-        matrix = np.add.reduceat(matrix, starts, axis) / np.expand_dims(counts, 1 - axis)
-        size = max(size, most)
-    return matrix, size
+def _draw_masses(ax: Axes, heat: Heat, most: Most) -> None:
+    """The students' masses as bars along the right side, the teachers' along the top, each from zero."""
+    right, top = ax.inset_axes((1.015, 0, THIN, 1)), ax.inset_axes((0, 1.015, 1, THIN))
+    right.stairs(heat.student, heat.rows - 0.5, orientation="horizontal", fill=True, color=BAR)
+    top.stairs(heat.teacher, heat.columns - 0.5, fill=True, color=BAR)
+    right.set(ylim=ax.get_ylim(), xlim=(0, most.student))
+    top.set(xlim=ax.get_xlim(), ylim=(0, most.teacher))
+    for side in (right, top):
+        side.set(xticks=[], yticks=[])
+        side.set_frame_on(False)
+    right.set_xlabel("mass of\na node", fontsize=6, loc="left")
+    top.set_ylabel("mass of\na node", fontsize=6, rotation=0, ha="right", va="center")
 
 
 def _mark_pairing(ax: Axes, rows: np.ndarray, columns: np.ndarray) -> None:
@@ -117,16 +204,22 @@ def _mark_pairing(ax: Axes, rows: np.ndarray, columns: np.ndarray) -> None:
     else:
         size = float(np.clip(400 / n, 1.5, 12)) ** 2
         ax.scatter(columns, rows, s=size, facecolors="none", edgecolors=WRONG, linewidths=0.5, label="same sample")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=7, borderpad=0, borderaxespad=0.3)
+    ax.legend(
+        loc="lower left", bbox_to_anchor=(0, 1.015 + THIN), frameon=False, fontsize=7, borderpad=0, borderaxespad=0.3
+    )
 
 
-def _mark_classes(ax: Axes, student: np.ndarray, teacher: np.ndarray, class_names: Sequence[str] | None) -> None:
-    """Name the classes along both axes and outline each class's block."""
+def _mark_classes(
+    ax: Axes, student: np.ndarray, teacher: np.ndarray, class_names: Sequence[str] | None, size: int
+) -> None:
+    """Name the classes along both axes and outline each class's block, unless a cell of that size holds it."""
     columns = {c: (start, stop) for c, start, stop in class_spans(teacher)}
     width = 0.8 if len(columns) <= 20 else 0.4
     for c, top, bottom in class_spans(student):
         if c in columns and c != UNLABELLED:
             left, right = columns[c]
+            if size > max(right - left, bottom - top):
+                continue
             corner = (left - 0.5, top - 0.5)
             ax.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, ec=INK, lw=width))
     for axis, classes in ((ax.yaxis, student), (ax.xaxis, teacher)):

@@ -1,7 +1,7 @@
 """One page with text, tables and figures, in one file that needs nothing else."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +29,7 @@ PAGE = """<!DOCTYPE html>
 body {{ margin: 0; background: var(--page); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; }}
 main {{ max-width: 66rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }}
 h1 {{ font-size: 1.8rem; line-height: 1.2; margin: 0.5rem 0 1.5rem; }}
+a {{ color: inherit; }}
 h2 {{ font-size: 1.2rem; line-height: 1.3; margin: 2.5rem 0 0.75rem; }}
 p {{ max-width: 42rem; margin: 0 0 0.8rem; }}
 figure {{ margin: 0; }}
@@ -84,6 +85,11 @@ class Report:
         """Add text; a blank line starts a new paragraph."""
         parts = [part.strip() for part in paragraph.split("\n\n")]
         return self._add(heading, "\n".join(f"<p>{escape(part)}</p>" for part in parts if part))
+
+    def links(self, heading: str, paragraph: str, pages: Mapping[str, str]) -> "Report":
+        """Add a paragraph and links to other pages, by what they are called; a file name leads beside this page."""
+        links = "\n".join(f'<li><a href="{escape(page)}">{escape(name)}</a></li>' for name, page in pages.items())
+        return self._add(heading, f"<p>{escape(paragraph)}</p>\n<ul>\n{links}\n</ul>")
 
     def table(self, heading: str, columns: Sequence[str], rows: Sequence[Sequence[str | Real]]) -> "Report":
         """Add a table; the first cell of a row names the row, numbers that are not integers get four digits.

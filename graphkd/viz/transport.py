@@ -1,16 +1,18 @@
 """A plan, drawn as the mass that flows from student nodes to teacher nodes."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import networkx as nx
 import numpy as np
+from jaxtyping import Shaped
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.lines import Line2D
+from torch import Tensor
 
 from graphkd import checks
 from graphkd.typing import UNLABELLED
 from graphkd.viz.inputs import (
+    Groups,
     Labels,
     Plan,
     axes_or_new,
@@ -18,13 +20,18 @@ from graphkd.viz.inputs import (
     by_class,
     class_name,
     class_spans,
-    plan_matrix,
+    group_sums,
+    groups_of,
+    mass_shares,
+    matched_mass,
+    percent,
+    read_plan,
+    verdicts,
 )
-from graphkd.viz.palette import RIGHT, WRONG, draw_nodes
+from graphkd.viz.palette import draw_mass, draw_nodes, mass_handles
 
 MOST_NODES = 100
 NAME_HEIGHT = 0.033
-Classes = tuple[np.ndarray, np.ndarray]
 
 
 def plot_transport(
@@ -39,13 +46,17 @@ def plot_transport(
 ) -> Axes:
     """Draw a plan as a bipartite graph: students left, teachers right, edges as wide as the mass they carry.
 
-    Mass on another class is highlighted; without labels, mass on another sample, if there are as many students as
-    teachers. Only the strongest edges of each student are drawn, and the figure says which share of the mass they
-    carry; the shares in the legend are of the whole plan. Beyond 100 nodes the masses are summed by class, and a node
-    is a class. Class names that would overlap are left out.
+    Mass on another class is highlighted by colour and dashes; without labels, mass on another sample, if there are as
+    many students as teachers. Only the strongest edges of each student are drawn, and the figure says which share of
+    the mass they carry. The shares in the legend are of the whole plan, however little of it is drawn.
+
+    Beyond 100 nodes the masses are summed by class, and a node is a class. Of more than 100 classes those with
+    most misplaced mass are drawn: mass that their students send to another class or their teachers receive from one.
+    Without labels 100 students are drawn at even steps, and as many teachers, which are the same samples if there are
+    as many students as teachers. The axis says what is drawn. Class names that would overlap are left out.
 
     Args:
-        plan: P (n m), or the comparison that holds it.
+        plan: P (n m), dense or sparse, or the comparison that holds it.
         labels: Class of each student node (n), -100 for none; mass from or to such a node is neither right nor wrong.
         teacher_labels: Class of each teacher node (m), by default ``labels``; needed with labels where m is not n.
         class_names: The name of class c at place c; by default c itself.
@@ -55,7 +66,7 @@ def plot_transport(
 
     Raises:
         ValueError: For a plan that is not one matrix (n m) of finite non-negative masses, for labels that are not one
-            class per node, for top < 1, and for more than 100 nodes without labels or more than 100 classes.
+            class per node, and for top < 1.
 
     >>> import torch
     >>> ax = plot_transport(torch.tensor([[0.4, 0.1], [0.0, 0.5]]), top=1)
@@ -63,39 +74,88 @@ def plot_transport(
     'drawn: strongest edge of each student, 90 % of the mass'
     """
     checks.at_least("top", top, 1)
-    matrix = plan_matrix(plan)
-    classes = both_classes(labels, teacher_labels, *matrix.shape)
-    unit = "student"
-    if max(matrix.shape) > MOST_NODES:
-        matrix, classes = _summed(matrix, classes)
-        unit = "student class"
+    read = read_plan(plan)
+    classes = both_classes(labels, teacher_labels, *read.shape)
+    drawn = _drawn(read, groups_of(classes, *read.shape), labelled=classes is not None)
+    total, shares = mass_shares(read, classes)
     ax = axes_or_new(ax, 5.4, 5.4)
-    heights = [_heights(matrix.shape[side], classes and classes[side]) for side in (0, 1)]
-    edges, drawn = _strongest(matrix, top)
-    verdicts = _verdicts(matrix.shape, classes)
-    _draw_edges(ax, matrix, edges, heights, verdicts)
+    sides = (None, None) if classes is None else drawn.groups
+    heights = [_heights(n, own) for n, own in zip(drawn.matrix.shape, sides, strict=True)]
+    edges = _strongest(drawn.matrix, top)
+    _draw_edges(ax, drawn, edges, heights)
     for side, name in enumerate(("student", "teacher")):
-        _draw_side(ax, side, name, heights[side], classes and classes[side], class_names)
-    _legend(ax, matrix, verdicts, "sample" if classes is None else "class")
+        _draw_side(ax, side, name, heights[side], sides[side], class_names)
+    handles = mass_handles(shares, "sample" if classes is None else "class")
+    if handles:
+        ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False, fontsize=8)
     kept = f"{top} strongest edges" if top > 1 else "strongest edge"
-    ax.set_xlabel(f"drawn: {kept} of each {unit}, {drawn:.0%} of the mass".replace("%", " %"), labelpad=18)
+    mass = percent(drawn.matrix[edges[:, 0], edges[:, 1]].sum() / total)
+    ax.set_xlabel(f"drawn: {kept} of each {drawn.unit}, {mass} of the mass{drawn.rest}", labelpad=18)
     ax.set(xlim=(-0.3, 1.3), ylim=(-0.03, 1.09), xticks=[], yticks=[], title=title or "")
     ax.set_frame_on(False)
     return ax
 
 
-def _summed(matrix: np.ndarray, classes: Classes | None) -> tuple[np.ndarray, Classes]:
-    """Masses between classes, and the classes."""
-    if classes is None:
-        raise ValueError(
-            f"needs labels to sum a plan of more than {MOST_NODES} nodes by class, got none for {matrix.shape}: pass "
-            "labels, or the rows and columns of the plan to look at"
-        )
+class Drawn(NamedTuple):
+    """What is drawn of a plan: masses between the nodes of a figure, their groups, and words for what they are."""
+
+    matrix: np.ndarray
+    groups: Groups
+    unit: str
+    rest: str
+
+
+def _drawn(plan: Shaped[Tensor, "n m"], groups: Groups, labelled: bool) -> Drawn:
+    """All nodes, or the masses between classes, or a sample."""
+    n, m = plan.shape
+    if max(n, m) <= MOST_NODES:
+        return Drawn(group_sums(plan, np.arange(n), np.arange(m), (n, m)), groups, "student", "")
+    return _summed(plan, groups) if labelled else _sample(plan, groups)
+
+
+def _sample(plan: Shaped[Tensor, "n m"], groups: Groups) -> Drawn:
+    """Masses between at most 100 students and 100 teachers, at even steps."""
+    counts = [min(nodes, MOST_NODES) for nodes in plan.shape]
+    chosen = [np.arange(count) * nodes // count for count, nodes in zip(counts, plan.shape, strict=True)]
+    places, words = [], []
+    for nodes, kept, name in zip(plan.shape, chosen, ("students", "teachers"), strict=True):
+        place = np.full(nodes, -1)
+        place[kept] = np.arange(len(kept))
+        places.append(place)
+        words.append(f"{len(kept)} of {nodes:,} {name}" if len(kept) < nodes else f"all {nodes} {name}")
+    matrix = group_sums(plan, *places, shape=(counts[0], counts[1]))
+    rest = f"\namong {' and '.join(words)}, at even steps"
+    return Drawn(matrix, (groups[0][chosen[0]], groups[1][chosen[1]]), "student", rest)
+
+
+def _summed(plan: Shaped[Tensor, "n m"], classes: Groups) -> Drawn:
+    """Masses between classes, at most 100 of them."""
     student, teacher = (np.unique(side) for side in classes)
-    if max(len(student), len(teacher)) > MOST_NODES:
-        raise ValueError(f"needs at most {MOST_NODES} nodes or classes, got {len(student)} and {len(teacher)} classes")
-    summed = (classes[0] == student[:, None]).astype(float) @ matrix @ (classes[1][:, None] == teacher).astype(float)
-    return summed, (student, teacher)
+    rest = ""
+    if max((side != UNLABELLED).sum() for side in (student, teacher)) > MOST_NODES:
+        ranked = _most_misplaced(plan, classes)
+        rest = f"\namong the {MOST_NODES} of {len(ranked):,} classes with most misplaced mass"
+        student, teacher = (np.sort(ranked[np.isin(ranked, side)][:MOST_NODES]) for side in (student, teacher))
+    groups = _places(classes[0], student), _places(classes[1], teacher)
+    matrix = group_sums(plan, *groups, shape=(len(student), len(teacher)))
+    return Drawn(matrix, (student, teacher), "student class", rest)
+
+
+def _most_misplaced(plan: Shaped[Tensor, "n m"], classes: Groups) -> np.ndarray:
+    """All classes, first those with most mass from their students to another class and to their teachers from one."""
+    known = np.setdiff1d(np.union1d(*classes), UNLABELLED)
+    student, teacher = (_places(side, known) for side in classes)
+    labelled = student >= 0
+    sent = group_sums(plan, student, np.minimum(teacher, 0), (len(known), 1))[:, 0]
+    received = group_sums(plan, np.minimum(student, 0), teacher, (1, len(known)))[0]
+    kept = np.bincount(student[labelled], matched_mass(plan, *classes)[labelled], len(known))
+    return known[np.argsort(2 * kept - sent - received, kind="stable")]
+
+
+def _places(classes: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Where each node's class stands among those known, which are sorted; -1 where it does not."""
+    places = np.searchsorted(known, classes).clip(max=len(known) - 1)
+    return np.where(known[places] == classes, places, -1)
 
 
 def _heights(n: int, classes: np.ndarray | None) -> np.ndarray:
@@ -109,45 +169,22 @@ def _heights(n: int, classes: np.ndarray | None) -> np.ndarray:
     return 1 - heights / (heights.max() + 0.5)
 
 
-def _strongest(matrix: np.ndarray, top: int) -> tuple[np.ndarray, float]:
-    """The strongest edges of each student, (e 2), weakest first, and the share of the mass that they carry."""
+def _strongest(matrix: np.ndarray, top: int) -> np.ndarray:
+    """The strongest edges of each student that carry mass, (e 2), weakest first."""
     teachers = np.argsort(-matrix, axis=1, kind="stable")[:, :top]
     edges = np.stack([np.repeat(np.arange(len(matrix)), teachers.shape[1]), teachers.ravel()], axis=1)
     masses = matrix[edges[:, 0], edges[:, 1]]
-    edges = edges[np.argsort(masses, kind="stable")]
-    return edges[matrix[edges[:, 0], edges[:, 1]] > 0], float(masses.sum() / matrix.sum())
+    order = np.argsort(masses, kind="stable")
+    return edges[order[masses[order] > 0]]
 
 
-def _verdicts(shape: tuple[int, ...], classes: Classes | None) -> np.ndarray:
-    """Whether mass from i to j is right (1), wrong (-1) or neither (0), (n m)."""
-    if classes is None:
-        return 2 * np.eye(shape[0], dtype=int) - 1 if shape[0] == shape[1] else np.zeros(shape, dtype=int)
-    student, teacher = classes[0][:, None], classes[1][None]
-    return np.where((student == UNLABELLED) | (teacher == UNLABELLED), 0, np.where(student == teacher, 1, -1))
-
-
-def _draw_edges(
-    ax: Axes, matrix: np.ndarray, edges: np.ndarray, heights: list[np.ndarray], verdicts: np.ndarray
-) -> None:
-    n, m = matrix.shape
-    graph = nx.empty_graph(n + m)
-    places = {i: np.array([0.0, y]) for i, y in enumerate(heights[0])}
-    places |= {n + j: np.array([1.0, y]) for j, y in enumerate(heights[1])}
-    widest = float(np.clip(140 / max(n, m), 1.2, 6))
-    for verdict, colour in ((0, "#909090"), (1, RIGHT), (-1, WRONG)):
-        chosen = edges[verdicts[edges[:, 0], edges[:, 1]] == verdict]
-        if len(chosen):
-            lines = nx.draw_networkx_edges(
-                graph,
-                places,
-                edgelist=[(i, n + j) for i, j in chosen.tolist()],
-                width=(widest * matrix[chosen[:, 0], chosen[:, 1]] / matrix.max()).tolist(),
-                edge_color=colour,
-                alpha=0.6,
-                ax=ax,
-            )
-            assert isinstance(lines, LineCollection)
-            lines.set_label({0: "unknown", 1: "right", -1: "wrong"}[verdict])
+def _draw_edges(ax: Axes, drawn: Drawn, edges: np.ndarray, heights: list[np.ndarray]) -> None:
+    (i, j), matrix = edges.T, drawn.matrix
+    ends = np.zeros((len(edges), 2, 2))
+    ends[:, 1, 0] = 1
+    ends[:, 0, 1], ends[:, 1, 1] = heights[0][i], heights[1][j]
+    widest = float(np.clip(140 / max(matrix.shape), 1.2, 6))
+    draw_mass(ax, ends, verdicts(drawn.groups[0][i], drawn.groups[1][j]), widest * matrix[i, j] / matrix.max())
 
 
 def _draw_side(
@@ -172,17 +209,3 @@ def _draw_side(
         if last - middle >= NAME_HEIGHT:
             ax.text(outer, middle, class_name(c, class_names), ha=align, va="center", fontsize=8)
             last = middle
-
-
-def _legend(ax: Axes, matrix: np.ndarray, verdicts: np.ndarray, what: str) -> None:
-    """What the colours mean, with the share of all mass."""
-    shares = {verdict: float(matrix[verdicts == verdict].sum() / matrix.sum()) for verdict in (1, -1, 0)}
-    names = {1: (RIGHT, f"same {what}"), -1: (WRONG, f"another {what}"), 0: ("#909090", "unlabelled")}
-    if not verdicts.any():
-        return
-    handles = [
-        Line2D([], [], color=colour, lw=3, alpha=0.6, label=f"{name}: {shares[verdict]:.0%}".replace("%", " %"))
-        for verdict, (colour, name) in names.items()
-        if verdict or shares[verdict]
-    ]
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False, fontsize=8)

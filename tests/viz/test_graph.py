@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from torch_geometric.data import Batch, Data
 
 from graphkd.graphs import knn_graph, point_cloud, similarity_graph
-from graphkd.viz import graph_layout, palette, plot_graph
+from graphkd.viz import graph_layout, palette, plot_graph, reduced
 from graphkd.viz.inputs import axes_or_new
 
 
@@ -137,6 +137,129 @@ def test_many_classes_are_drawn_without_a_legend():
     ax = plot_graph(point_cloud(torch.zeros(60, 2)), labels=list(range(60)))
     assert len(nodes(ax)) == 60
     assert ax.get_legend() is None
+
+
+def test_labels_of_a_graph_that_are_not_one_per_node_do_not_count():
+    graph = point_cloud(torch.zeros(3, 2))
+    graph.y = torch.tensor([4, 7])
+    (part,) = nodes(plot_graph(graph))
+    assert to_hex(part.get_facecolor()[0]).upper() == palette.INK
+    assert len(graph_layout(graph)) == 3
+
+
+def chains(n, classes=3):
+    """Samples in a row of each class, and their classes."""
+    labels = torch.arange(n) * classes // n
+    ends = torch.stack([torch.arange(n - 1), torch.arange(1, n)])
+    return Data(x=torch.zeros(n, 1), edge_index=ends), labels
+
+
+def named(ax):
+    """Drawn nodes by class name, without the rings."""
+    return {p.get_label(): p for p in nodes(ax) if not p.get_label().startswith("_")}
+
+
+def test_five_hundred_nodes_are_drawn_one_by_one_and_more_as_classes():
+    for n, count in ((500, 500), (501, 3)):
+        graph, labels = chains(n)
+        ax = plot_graph(graph, labels=labels, positions={i: np.zeros(2) for i in range(n)})
+        assert sum(len(p.get_offsets()) for p in named(ax).values()) == count
+        assert ("501 nodes as 3 classes" in ax.get_xlabel()) == (n == 501)
+        assert (ax.get_xlabel() == "") == (n == 500)
+
+
+def test_classes_stand_in_the_middle_of_their_nodes_and_are_sized_by_them():
+    graph, _ = chains(600)
+    labels = torch.tensor([0] * 300 + [1] * 200 + [-100] * 100)
+    at = {i: np.array([i, -i]) for i in range(600)}
+    ax = plot_graph(graph, labels=labels, positions=at, class_names=["cat", "dog"])
+    found = named(ax)
+    assert {name: p.get_offsets().tolist() for name, p in found.items()} == {
+        "cat": [[149.5, -149.5]],
+        "dog": [[399.5, -399.5]],
+        "unlabelled": [[549.5, -549.5]],
+    }
+    sizes = [float(p.get_sizes()[0]) for p in found.values()]
+    assert np.allclose(np.array(sizes) / sizes[0], [1, 2 / 3, 1 / 3])
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["cat", "dog", "unlabelled"]
+    assert sorted(sorted(s.tolist()) for s in edges(ax)[0].get_segments()) == [
+        [[149.5, -149.5], [399.5, -399.5]],
+        [[399.5, -399.5], [549.5, -549.5]],
+    ]
+    assert np.allclose(edges(ax)[0].get_linewidths(), 0.2 + 4)
+
+
+def arcs(ax):
+    """The shares that the dark arcs show, by place."""
+    dark = [
+        p for p in nodes(ax) if p.get_label().startswith("_") and to_hex(p.get_edgecolor()[0]).upper() == palette.INK
+    ]
+    turned = {}
+    for part in dark:
+        x, y = part.get_paths()[0].vertices[[0, -1]].T
+        start, stop = np.degrees(np.arctan2(y, x))
+        assert np.isclose(stop, 90)
+        turned[tuple(part.get_offsets()[0].tolist())] = ((90 - start) % 360 or 360) / 360
+    return turned
+
+
+def test_rings_show_the_share_of_edges_within_a_class():
+    graph, labels = chains(600)
+    graph.edge_index = torch.cat([graph.edge_index[:, :303], torch.tensor([[0, 0], [599, 598]])], dim=1)
+    at = {i: np.array([float(labels[i]), 0.0]) for i in range(600)}
+    found = arcs(plot_graph(graph, labels=labels, positions=at))
+    # class 0: 199 within, one to class 1, two to class 2; class 1: 104 - 1 within of 104 + 1; class 2: none within
+    assert found.keys() == {(0.0, 0.0), (1.0, 0.0)}
+    assert np.isclose(found[0.0, 0.0], 199 / 202) and np.isclose(found[1.0, 0.0], 103 / 104)
+
+
+def test_layouts_of_classes_and_of_samples_fit_every_graph_of_these_nodes(monkeypatch):
+    monkeypatch.setattr(reduced, "MOST_NODES", 50)
+    teacher, labels = chains(70)
+    student = Data(x=torch.zeros(70, 1), edge_index=torch.randint(70, (2, 90)))
+    at = graph_layout(teacher, labels=labels)
+    assert len(at) == 70 and len({tuple(place) for place in at.values()}) == 3
+    first, second = (named(plot_graph(graph, labels=labels, positions=at)) for graph in (teacher, student))
+    assert all(np.allclose(first[c].get_offsets(), second[c].get_offsets()) for c in "012")
+    at = graph_layout(teacher)
+    assert len(at) == 50
+    for graph in (teacher, student):
+        ax = plot_graph(graph, positions=at)
+        assert sorted(nodes(ax)[0].get_offsets().tolist()) == sorted(place.tolist() for place in at.values())
+        assert ax.get_xlabel() == "50 of 70 nodes, those with a position"
+
+
+def test_drawn_by_itself_a_large_graph_stands_as_its_layout_says(monkeypatch):
+    monkeypatch.setattr(reduced, "MOST_NODES", 50)
+    graph, labels = chains(60)
+    for given in (labels, None):
+        at = {tuple(place) for place in graph_layout(graph, labels=given).values()}
+        parts = named(plot_graph(graph, labels=given)).values() if given is not None else nodes(plot_graph(graph))
+        assert {tuple(place) for part in parts for place in part.get_offsets().tolist()} == at
+    graph.y = labels
+    assert len({tuple(place) for place in graph_layout(graph).values()}) == 3
+
+
+def test_of_very_many_edges_the_strongest_are_drawn():
+    graph = similarity_graph(torch.rand(120, 3, generator=torch.Generator().manual_seed(0)))
+    at = {i: np.array([i, 0.0]) for i in range(120)}
+    ax = plot_graph(graph, positions=at)
+    (lines,) = edges(ax)
+    assert ax.get_xlabel() == "5,000 of 7,140 edges, the strongest"
+    weight = torch.zeros(120, 120)
+    weight[graph.edge_index[0], graph.edge_index[1]] = graph.edge_weight
+    drawn = np.array([[a[0], b[0]] for a, b in lines.get_segments()]).astype(int)
+    assert len(drawn) == 5000
+    assert np.isclose(weight[drawn[:, 0], drawn[:, 1]].min(), weight.triu().flatten().sort().values[-5000])
+    assert lines.get_edgecolors()[:, 3].max() < 0.6  # fainter than few edges, which go to 0.7
+
+
+def test_of_very_many_edges_without_weights_some_are_drawn_at_even_steps():
+    ends = torch.triu_indices(120, 120, 1)
+    ax = plot_graph(Data(x=torch.zeros(120, 1), edge_index=ends), positions={i: np.array([i, 0.0]) for i in range(120)})
+    drawn = np.array([[a[0], b[0]] for a, b in edges(ax)[0].get_segments()])
+    assert np.array_equal(drawn, ends.T.numpy()[np.arange(5000) * 7140 // 5000])
+    assert ax.get_xlabel() == "5,000 of 7,140 edges, at even steps"
 
 
 def test_given_axes_are_drawn_on_and_pyplot_stays_as_it_was():

@@ -3,6 +3,7 @@ from itertools import combinations
 import networkx as nx
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 
 from graphkd.viz import palette
@@ -38,6 +39,62 @@ def test_a_hundred_classes_differ_by_colour_or_shape():
     assert len({(palette.class_colour(c), palette.class_marker(c)) for c in range(100)}) == 100
 
 
+@pytest.mark.parametrize("first", range(0, 100, 10))
+def test_ten_classes_in_a_row_differ_by_shape(first):
+    assert len({palette.class_marker(c) for c in range(first, first + 10)}) == 10
+
+
+def lightness(colour, alpha):
+    """Of a line on white paper, from 0 to 100."""
+    return cielab(alpha * np.array(to_rgb(colour)) + 1 - alpha, "normal")[0]
+
+
+def test_right_and_wrong_mass_differ_by_more_than_hue():
+    right, wrong = palette.VERDICTS[1], palette.VERDICTS[-1]
+    assert right.dash is None and wrong.dash is not None
+    assert lightness(wrong.colour, wrong.alpha) < lightness(right.colour, right.alpha) - 5
+    assert np.linalg.norm(cielab(right.colour, "deuteranopia") - cielab(wrong.colour, "deuteranopia")) > 15
+
+
+def drawn_mass(found, widths):
+    """The lines by what they are called."""
+    ax = axes_or_new(None, 2, 2)
+    ends = np.arange(4.0 * len(found)).reshape(-1, 2, 2)
+    palette.draw_mass(ax, ends, np.array(found), np.array(widths))
+    return {c.get_label(): c for c in ax.collections if isinstance(c, LineCollection)}, ends
+
+
+def test_mass_is_drawn_line_by_line_the_wrong_on_top():
+    parts, ends = drawn_mass([-1, 1, 0, -1], [1.0, 2.0, 3.0, 4.0])
+    assert list(parts) == ["unknown", "right", "wrong"]
+    assert np.array_equal(parts["wrong"].get_segments(), ends[[0, 3]])
+    assert parts["wrong"].get_linewidths().tolist() == [1, 4]
+    assert np.array_equal(parts["right"].get_segments(), ends[[1]])
+    for name, verdict in (("unknown", 0), ("right", 1), ("wrong", -1)):
+        look = palette.VERDICTS[verdict]
+        assert to_hex(parts[name].get_color()[0]).upper() == look.colour and parts[name].get_alpha() == look.alpha
+        assert parts[name].get_zorder() < 1
+
+
+def test_dashes_of_thin_lines_are_long_enough_to_be_drawn():
+    parts, _ = drawn_mass([-1] * 4, [0.0, 1e-9, 0.2, 2.0])
+    dashes = np.array([dash for _, dash in parts["wrong"].get_linestyles()])
+    assert np.allclose(dashes, np.outer([1, 1, 1, 2], palette.VERDICTS[-1].dash))
+    parts["wrong"].figure.draw_without_rendering()
+
+
+def test_the_legend_of_a_plan_tells_what_is_known():
+    handles = palette.mass_handles({1: 0.5, -1: 0.2, 0: 0.3}, "sample")
+    labels = [handle.get_label() for handle in handles]
+    assert labels == ["same sample: 50 %", "another sample: 20 %", "unlabelled: 30 %"]
+    for handle, verdict in zip(handles, (1, -1, 0), strict=True):
+        look = palette.VERDICTS[verdict]
+        assert (handle.get_color().upper(), handle.get_alpha()) == (look.colour, look.alpha)
+        assert handle.is_dashed() == (verdict == -1)
+    assert len(palette.mass_handles({1: 0.0, -1: 1.0, 0: 0.0}, "class")) == 2
+    assert palette.mass_handles({}, "class") == []
+
+
 def test_nodes_are_grouped_by_class_with_unlabelled_ones_last():
     classes = np.array([12, -100, 1, 12])
     positions = {node: np.array([float(node), -1.0]) for node in (5, 6, 7, 8)}
@@ -53,3 +110,16 @@ def test_nodes_without_classes_look_alike():
     (part,) = palette.draw_nodes(nx.empty_graph(3), range(3), positions, None, axes_or_new(None, 2, 2), 30)
     assert len(part.get_offsets()) == 3
     assert to_hex(part.get_facecolor()[0]).upper() == palette.INK
+
+
+def test_each_node_may_have_a_size_of_its_own():
+    positions = {i: np.zeros(2) for i in range(3)}
+    parts = palette.draw_nodes(
+        nx.empty_graph(3),
+        range(3),
+        positions,
+        np.array([1, 0, 1]),
+        axes_or_new(None, 2, 2),
+        np.array([10.0, 20.0, 30.0]),
+    )
+    assert [part.get_sizes().tolist() for part in parts] == [[20], [10, 30]]

@@ -103,8 +103,72 @@ def test_no_pairing_is_marked_between_different_numbers_of_nodes():
 def test_masses_start_at_zero_and_the_bar_names_them():
     ax = plot_plan(plan(4, 4) + 1)
     assert ax.images[0].get_clim() == (0, float((plan(4, 4) + 1).max()))
-    (bar,) = ax.child_axes
-    assert bar.get_ylabel() == "mass"
+    assert ax.child_axes[-1].get_ylabel() == "mass of a cell"
+
+
+def bars(ax):
+    """The masses along the right and the top, with the places where each bar starts."""
+    return [side.patches[0].get_data() for side in ax.child_axes[:2]]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_bars_beside_the_plan_are_the_masses_of_its_nodes(sparse):
+    p, labels, teacher_labels = plan(3, 5), [1, 0, 1], [1, 1, 0, 2, 0]
+    ax = plot_plan(p.to_sparse() if sparse else p, labels=labels, teacher_labels=teacher_labels)
+    student, teacher = bars(ax)
+    assert np.allclose(student.values, p.sum(1)[[1, 0, 2]]) and np.allclose(teacher.values, p.sum(0)[[2, 4, 0, 1, 3]])
+    assert student.edges.tolist() == [-0.5, 0.5, 1.5, 2.5] and teacher.edges.tolist() == [-0.5, 0.5, 1.5, 2.5, 3.5, 4.5]
+
+
+def test_bars_stand_beside_their_rows_and_columns_and_start_at_zero():
+    ax = plot_plan(plan(3, 5))
+    right, top, bar = ax.child_axes
+    assert right.get_ylim() == ax.get_ylim() and top.get_xlim() == ax.get_xlim()
+    assert right.get_xlim() == (0, pytest.approx(float(plan(3, 5).sum(1).max())))
+    assert top.get_ylim() == (0, pytest.approx(float(plan(3, 5).sum(0).max())))
+    assert [right.patches[0].orientation, top.patches[0].orientation] == ["horizontal", "vertical"]
+    assert right.get_xlabel() == top.get_ylabel() == "mass of\na node"
+    ax.figure.draw_without_rendering()
+    picture, right, top, bar = (each.get_window_extent() for each in (ax, right, top, bar))
+    assert picture.x1 < right.x0 < right.x1 < bar.x0 and picture.y1 < top.y0
+
+
+def test_bars_of_blocks_are_means_over_their_nodes():
+    p = plan(1024, 3)
+    student, teacher = bars(plot_plan(p))
+    assert np.allclose(student.values, p.sum(1).reshape(512, 2).mean(1))
+    assert student.edges.tolist() == [*np.arange(0, 1025, 2) - 0.5]
+    assert np.allclose(teacher.values, p.sum(0))
+    assert np.allclose(bars(plot_plan(p.T))[1].values, student.values)
+
+
+def test_sparse_plans_are_drawn_like_dense_ones():
+    p = plan(6, 6) * (plan(6, 6) > 0.03)
+    assert np.allclose(
+        cells(plot_plan(p.to_sparse(), labels=[0, 1, 0, 1, 2, 2])), cells(plot_plan(p, labels=[0, 1, 0, 1, 2, 2]))
+    )
+
+
+def test_a_sparse_plan_of_ten_thousand_nodes_is_drawn():
+    i = torch.arange(10_000)
+    p = torch.sparse_coo_tensor(torch.stack([i, i]), torch.full((10_000,), 1e-4), check_invariants=True)
+    ax = plot_plan(p, labels=i)
+    assert cells(ax).shape == (500, 500)
+    assert np.allclose(cells(ax), np.eye(500) * 1e-4 / 20)
+    assert np.allclose(bars(ax)[0].values, 1e-4)
+    assert "means of blocks of up to 20 nodes" in ax.get_xlabel()
+
+
+def test_classes_smaller_than_a_block_have_no_outline():
+    labels = torch.cat([torch.arange(600), torch.full((600,), 600)])
+    assert blocks(plot_plan(plan(1200, 1200), labels=labels)) == [(599.5, 599.5, 600, 600)]
+
+
+def test_ticks_of_many_nodes_do_not_overlap():
+    ax = plot_plan(torch.eye(10_000).to_sparse())
+    ax.figure.draw_without_rendering()
+    extents = [tick.get_window_extent() for tick in ax.get_xticklabels() if tick.get_text()]
+    assert all(left.x1 < right.x0 for left, right in zip(extents, extents[1:], strict=False))
 
 
 @pytest.mark.parametrize(("n", "m", "shape", "size"), [(512, 3, (512, 3), 1), (513, 700, (257, 350), 2)])

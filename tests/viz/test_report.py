@@ -162,6 +162,13 @@ def test_axes_of_a_subfigure_stand_for_the_whole_figure(tmp_path):
     assert by_axes == by_figure
 
 
+def test_links_lead_to_pages_beside_this_one(tmp_path):
+    report = Report("a").links("More", "Look <here>.", {"plans & graphs": 'inspect "otgd".html'})
+    page = Page(report.write(tmp_path / "a.html").read_text("utf-8"))
+    assert [text for *_, text in page.all("p")] == ["Look <here>."]
+    assert [(a["href"], text) for _, a, text in page.all("a")] == [('inspect "otgd".html', "plans & graphs")]
+
+
 def test_a_table_without_rows_keeps_its_head(tmp_path):
     page = Page(Report("a").table("h", ["x", "y"], []).write(tmp_path / "a.html").read_text("utf-8"))
     assert [text for *_, text in page.all("th")] == ["x", "y"]
