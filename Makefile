@@ -5,7 +5,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint install scatter constraints clean examples python compiler
+.PHONY: help demo test test-all lint install scatter browser constraints clean examples python compiler
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -26,7 +26,7 @@ demo: install ## run the demonstration on scikit-learn's digits
 test: install lint ## check style and types, run the quick tests with their coverage
 	@$(PY) -m pytest --cov=graphkd
 
-test-all: compiler test ## after test: the slow tests, each example, and the tests with torch-scatter
+test-all: compiler test browser ## after test: the slow tests, each example, and the tests with torch-scatter
 	@$(PY) -m pytest -m "slow and not scatter"
 	@$(MAKE) --no-print-directory examples scatter
 	@GRAPHKD_REQUIRE_SCATTER=1 $(PY) -m pytest -m scatter
@@ -49,6 +49,13 @@ scatter: compiler install ## compile torch-scatter into .venv (5 minutes)
 	    $(PY) -m pip install -qq --no-build-isolation --no-cache-dir --no-deps --force-reinstall \
 	        -c constraints.txt torch-scatter; \
 	}
+
+browser: install ## find or install Chromium, for the tests of the page that graphkd inspect writes
+	@has() { command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	        ls -d "$${PLAYWRIGHT_BROWSERS_PATH:-$$HOME/.cache/ms-playwright}"/chromium-*; } >/dev/null 2>&1; \
+	    has || { [ "$$(id -u)" = 0 ] && { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } \
+	        >/dev/null 2>&1; } || $(PY) -m playwright install chromium >/dev/null 2>&1; \
+	    has || echo "graphkd: no Chromium, so the tests of the page are skipped (Debian, Ubuntu: apt install chromium)" >&2
 
 install: $(INSTALLED) ## make .venv with graphkd, its dependencies and the developers' tools (3 GB to download)
 

@@ -675,3 +675,14 @@ def test_an_index_of_samples_is_a_feature_of_both_networks():
         assert sorted(changed.tolist()) == sorted(index.tolist())
     with pytest.raises(KeyError, match="index"):
         distiller(inputs, labels)
+
+
+def test_a_step_hands_on_what_the_criteria_saw():
+    student, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+    distiller = Distiller(student, teacher, criteria={"kd": losses.kd()})
+    x = torch.randn(5, 4)
+    step = distiller(x, torch.tensor([0, 1, 2, 0, 1]), torch.arange(5))
+    assert list(step.student_features) == list(step.teacher_features) == ["logits"]
+    assert torch.equal(step.student_features["logits"], student(x))
+    assert torch.equal(step.teacher_features["logits"], teacher(x))
+    assert Distiller(student)(x, torch.tensor([0, 1, 2, 0, 1])).teacher_features == {}

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from torch_geometric.nn import GATConv, GCNConv, GraphConv, SAGEConv
 
 from graphkd.encoders import GraphEncoder, Remembering, Several
-from graphkd.graphs import knn_graph, masses, point_cloud, samples, similarity_graph
+from graphkd.graphs import classes, knn_graph, masses, neurons, point_cloud, samples, similarity_graph
 from graphkd.memory import MemoryBank
 
 
@@ -336,3 +336,17 @@ def test_a_memory_takes_the_most_likely_class_of_soft_labels():
         found.append(encoder(features, labels)[-1].negatives)
         assert encoder.bank.labels[features["index"]].tolist() == hard.tolist()
     assert torch.equal(*found)
+
+
+def test_labels_are_only_of_nodes_that_are_samples():
+    labels = torch.tensor([1, 0, 1])
+    features = {"feat": torch.randn(3, 3), "logits": torch.randn(3, 4)}
+    builds = (
+        lambda f: point_cloud(f["feat"]),
+        lambda f: neurons(f["feat"]),
+        lambda f: classes(f["logits"]),
+    )
+    of_samples, of_neurons, of_classes = Several(*builds)(features, labels)
+    assert torch.equal(of_samples.y, labels) and of_samples.get("node") is None
+    assert of_neurons.y is None and of_neurons.node == "neuron"
+    assert of_classes.y.tolist() == [0, 1, 2, 3] and of_classes.node == "class"

@@ -107,7 +107,14 @@ def test_package_has_the_version_of_pyproject():
 
 def test_package_is_typed():
     assert (Path(graphkd.__file__).parent / "py.typed").is_file()
-    assert PYPROJECT["tool"]["setuptools"]["package-data"]["graphkd"] == ["py.typed"]
+    assert "py.typed" in PYPROJECT["tool"]["setuptools"]["package-data"]["graphkd"]
+
+
+def test_all_that_the_package_reads_is_packaged():
+    package = Path(graphkd.__file__).parent
+    others = {path for path in package.rglob("*.*") if path.suffix not in (".py", ".pyc", ".pyi")}
+    packaged = PYPROJECT["tool"]["setuptools"]["package-data"]["graphkd"]
+    assert others == {path for pattern in packaged for path in package.glob(pattern)}
 
 
 def test_markers_name_make_targets_that_exist():
