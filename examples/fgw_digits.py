@@ -13,7 +13,7 @@ import torch
 from lightning import seed_everything
 from torch import Tensor
 
-from graphkd import Criterion, Distiller, FeatureExtractor, losses
+from graphkd import Criterion, Distiller, FeatureExtractor, losses, metrics
 from graphkd.datasets import DigitsData
 from graphkd.models import SmallCNN
 from graphkd.training.run import run, train_teacher
@@ -27,10 +27,9 @@ def describe(name: str, criterion: Criterion, student: dict[str, Tensor], teache
     assert seen.cost is not None
     nodes = float((seen.plan * seen.cost).sum())
     structure = 2 * float(seen.value) - nodes  # alpha is a half
-    on_row = 100 * float(seen.plan.diagonal().sum())
     print(
         f"{name}: objective {seen.value:.3f}, nodes {nodes:.3f}, structure {structure:.3f}, "
-        f"{on_row:.0f} % of the mass on the same row, marginal error {seen.marginal_error:.1e}"
+        f"{metrics.diagonal_mass(seen.plan):.0%} of the mass on the same row, marginal error {seen.marginal_error:.1e}"
     )
 
 

@@ -12,25 +12,12 @@ from pathlib import Path
 
 import torch
 from lightning import seed_everything
-from matplotlib.figure import Figure
 
-from graphkd import Distiller, losses
+from graphkd import Distiller, losses, metrics
 from graphkd.datasets import DigitsData
 from graphkd.models import SmallCNN
 from graphkd.training.run import run, train_teacher
-from graphkd.typing import Comparison
-from graphkd.viz import plot_plan
-
-
-def diagonal_mass(comparison: Comparison) -> float:
-    """Share of the mass that goes from an image to itself."""
-    return float(comparison.plan.diagonal().sum())
-
-
-def class_mass(comparison: Comparison) -> float:
-    """Share of the mass that stays within a class."""
-    labels = comparison.graphs[0].y
-    return float(comparison.plan[labels.unsqueeze(1) == labels].sum())
+from graphkd.viz import plot_before_after
 
 
 def main() -> None:
@@ -64,15 +51,13 @@ def main() -> None:
     before, after = comparisons["otgd/f"], comparisons["otgd/g"]
     for name, comparison in (("before", before), ("after", after)):
         print(
-            f"{name} message passing: {100 * diagonal_mass(comparison):.1f} % of the mass on the same image, "
-            f"{100 * class_mass(comparison):.1f} % on the same digit, marginal error {comparison.marginal_error:.1e}"
+            f"{name} message passing: {metrics.diagonal_mass(comparison.plan):.1%} of the mass on the same image, "
+            f"{metrics.class_purity(comparison.plan, labels[order]):.1%} on the same digit, "
+            f"marginal error {comparison.marginal_error:.1e}"
         )
     if options.out is not None:
-        figure = Figure(figsize=(11, 5.5), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        plot_plan(before, labels=labels[order], ax=left, title="before message passing")
-        plot_plan(after, labels=labels[order], ax=right, title="after message passing")
-        figure.savefig(options.out, dpi=110)
+        panels = plot_before_after({"before": before, "after": after}, labels=labels[order])
+        panels[0].figure.savefig(options.out, dpi=110)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from lightning import seed_everything
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from graphkd import Distiller, losses
+from graphkd import Distiller, losses, metrics
 from graphkd.datasets import DigitsData
 from graphkd.models import SmallCNN
 from graphkd.training.run import train_teacher
@@ -45,9 +45,8 @@ def print_plan(when: str, distiller: Distiller, batch_size: int = 50) -> None:
     distiller.eval()
     for rows in index.split(batch_size):
         comparison = distiller(images[rows], labels[rows], rows).comparisons["wcord/local"]
-        within = labels[rows].unsqueeze(1) == labels[rows]
-        own.append(comparison.plan.diagonal().sum())
-        same.append(comparison.plan[within].sum())
+        own.append(metrics.diagonal_mass(comparison.plan))
+        same.append(metrics.class_purity(comparison.plan, labels[rows]))
         errors.append(comparison.marginal_error)
     distiller.train()
     on_image, on_digit = (100 * float(torch.stack(mass).mean()) for mass in (own, same))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
@@ -17,11 +17,9 @@ from graphkd.benchmark.ot import SECTIONS, benchmark_ot
 from graphkd.benchmark.step import benchmark_step
 from graphkd.demo import METHODS, demo
 from graphkd.training.class_cost import save_class_cost
-from graphkd.training.fit import LAST
+from graphkd.training.fit import CONFIG, LAST
+from graphkd.training.inspect import inspect
 from graphkd.training.run import train
-
-CONFIG = "config.yaml"
-"""The config's name in a run's folder."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class Command:
         summary: In a line.
         example: What stands at the end of its help.
         options: Parameters that are not simply ``--name VALUE``, with what jsonargparse has to know of them.
+        positional: Whether parameters without a default are given without their names.
         expand: Rewrites the arguments that come after the name, before they are read.
         start: Calls the function with the options chosen, where there is more to do than that; what it returns is
             printed.
@@ -44,6 +43,7 @@ class Command:
     summary: str
     example: str = ""
     options: Mapping[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    positional: bool = False
     expand: Callable[[list[str]], list[str]] = list
     start: Callable[[ArgumentParser, Namespace], str] | None = None
 
@@ -52,7 +52,9 @@ class Command:
         described = f"{self.summary[0].upper()}{self.summary[1:]}."
         parser = ArgumentParser(description=described, epilog=self.example or None, formatter_class=_Formatter)
         parser.add_argument("--config", action="config", help="a YAML file with these options")
-        parser.add_function_arguments(self.function, skip=set(self.options), fail_untyped=False)
+        parser.add_function_arguments(
+            self.function, as_positional=self.positional, skip=set(self.options), fail_untyped=False
+        )
         for name, how in self.options.items():
             parser.add_argument(f"--{name}", **how)
         return parser
@@ -111,6 +113,11 @@ def _train(parser: ArgumentParser, chosen: Namespace) -> str:
     return f"test accuracy {100 * result.accuracy:.2f} %, kept in {options.out}"
 
 
+def _inspect(parser: ArgumentParser, chosen: Namespace) -> str:
+    """Say where the page is."""
+    return f"open {inspect(**_arguments(parser, chosen))} in a browser"
+
+
 def _class_cost(parser: ArgumentParser, chosen: Namespace) -> str:
     """Say between which bounds the costs are."""
     seed_everything(chosen.seed, verbose=False)
@@ -135,6 +142,17 @@ def _require_config(folder: Path) -> None:
     if not (folder / CONFIG).exists():
         raise ValueError(f"--resume needs the folder of a run, with a {CONFIG}, got {folder}")
 
+
+PLOTS: dict[str, Any] = {
+    "metavar": "STEPS",
+    "nargs": "?",
+    "type": int | Literal["epoch"] | None,
+    "const": "epoch",
+    "default": None,
+    "help": "Look at what the criteria compare, every so many steps or after every epoch: snapshots in the run's "
+    "folder, and in the end inspect.html, a page that shows them; with a TensorBoard logger, images too.",
+}
+"""An option with or without a value, kept in the run's config."""
 
 RESUME: dict[str, Any] = {
     "metavar": "RUN",
@@ -167,9 +185,17 @@ COMMANDS = [
         "Example: graphkd train --config examples/configs/digits/otgd.yaml --epochs 10 --criteria.otgd.init_args.k 4. "
         "Models, data and criteria are named by their import path (class_path) with their arguments (init_args); the "
         "configs in examples/configs show how.",
-        options={"resume": RESUME},
+        options={"resume": RESUME, "plots": PLOTS},
         expand=_resumed,
         start=_train,
+    ),
+    Command(
+        "inspect",
+        inspect,
+        "show what a run compared: plans, graphs and numbers over its training, as one page",
+        "Example: graphkd inspect runs/digits/otgd --out report.html",
+        positional=True,
+        start=_inspect,
     ),
     Command(
         "class-cost",

@@ -20,9 +20,13 @@ from graphkd.datasets import DigitsData
 from graphkd.datasets.digits import TRAIN
 from graphkd.demo.report import COLUMNS, Run, rows, write_report
 from graphkd.distiller import Distiller
+from graphkd.inspection import write_page
 from graphkd.loss import Criterion
 from graphkd.models import SmallCNN
+from graphkd.snapshots import load_all
 from graphkd.training.run import Result, run, train_teacher, versions
+from graphkd.training.watch import FOLDER as SNAPSHOTS
+from graphkd.training.watch import SaveSnapshots
 
 FEATURES = {"feat": "pool", "map": "body"}
 
@@ -92,7 +96,8 @@ def demo(
         labels_per_class: Labels that the student sees of each of the ten digits.
         student_width: Channels of the student's first layer.
         epochs: Passes over the training images.
-        out: Folder for checkpoints, results.json, figures and report.html.
+        out: Folder for checkpoints, results.json, figures, report.html, and a page for each method that looks into its
+            first seed, ``inspect_<method>.html``.
         progress: Whether to show progress bars.
     """
     for name in methods:
@@ -126,8 +131,14 @@ def demo(
     table = rows(teacher_result, runs)
     _print(table)
     _keep(folder, config, runs, teacher_result)
-    write_report(folder, config, table, runs)
+    pages = {method.title: _page(folder, name, method).name for name, method in chosen.items() if name != "alone"}
+    write_report(folder, config, table, runs, pages)
     print(f"{time.perf_counter() - start:.0f} s; open {folder / 'report.html'} in a browser")
+
+
+def _page(folder: Path, name: str, method: Method) -> Path:
+    """The page that looks into a method's first seed."""
+    return write_page(load_all(folder / SNAPSHOTS / name), folder / f"inspect_{name}.html", title=method.title)
 
 
 class _Tick(Callback):
@@ -188,12 +199,13 @@ def _student(
         criteria=method.criteria(teacher),
         weights=method.weights,
     )
+    looks = [SaveSnapshots(folder / SNAPSHOTS / name)] if distiller.criteria and seed == 0 else []
     result, history = run(
         distiller,
         DigitsData(labels, seed=seed, with_index=True),
         epochs=epochs,
         seed=seed,
-        callbacks=(_tick(bars, f"{method.title}, seed {seed}", epochs),),
+        callbacks=(_tick(bars, f"{method.title}, seed {seed}", epochs), *looks),
         enable_progress_bar=False,
     )
     torch.save(student.state_dict(), folder / "checkpoints" / f"student_{name}_seed{seed}.pt")

@@ -13,7 +13,7 @@ from graphkd.datasets import DigitsData
 from graphkd.distiller import Distiller, Step
 from graphkd.training.history import History
 from graphkd.training.run import Result
-from graphkd.viz import Report, graph_layout, plot_graph, plot_history, plot_plan, plot_transport
+from graphkd.viz import Report, graph_layout, plot_before_after, plot_graph, plot_history, plot_transport
 
 IMAGES_PER_CLASS = 6
 """How many images of each digit the figures show."""
@@ -61,9 +61,13 @@ def rows(teacher: Result, runs: Sequence[Run]) -> list[tuple[str, ...]]:
 
 
 def write_report(
-    folder: Path, config: Mapping[str, object], table: Sequence[tuple[str, ...]], runs: Sequence[Run]
+    folder: Path,
+    config: Mapping[str, object],
+    table: Sequence[tuple[str, ...]],
+    runs: Sequence[Run],
+    pages: Mapping[str, str],
 ) -> None:
-    """Write the figures as PNG files, and everything together as one page."""
+    """Write the figures as PNG files, and everything together as one page with links to others."""
     report = Report("graphkd demo: a digits student and its teacher")
     report.text(
         "What was done",
@@ -76,6 +80,11 @@ def write_report(
     for name, heading, caption, figure in _figures(runs):
         figure.savefig(folder / f"{name}.png", dpi=110)
         report.figure(heading, figure, caption=caption, alt=f"{heading}. {caption}")
+    report.links(
+        "Look further",
+        "Plans, batch graphs and numbers of the first seed on 100 images, from the first step to the last.",
+        pages,
+    )
     report.write(folder / "report.html")
 
 
@@ -147,11 +156,12 @@ def _graphs(step: Step) -> Figure:
 
 
 def _plans(step: Step, labels: Tensor) -> Figure:
-    before, after = step.comparisons["otgd/f"], step.comparisons["otgd/g"]
-    figure = Figure(figsize=(11, 5.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    plot_plan(before.plan, labels=labels, ax=left, title="before message passing (f)")
-    plot_plan(after.plan, labels=labels, ax=right, title="after message passing (g)")
+    panels = {
+        "before message passing (f)": step.comparisons["otgd/f"],
+        "after message passing (g)": step.comparisons["otgd/g"],
+    }
+    figure = Figure(figsize=(11, 5.8), layout="constrained")
+    plot_before_after(panels, labels=labels, ax=figure.subplots(1, 2))
     return figure
 
 

@@ -6,3 +6,4 @@ from graphkd.training.history import History as History
 from graphkd.training.module import DistillationModule as DistillationModule
 from graphkd.training.schedules import ConstantThenCosine as ConstantThenCosine
 from graphkd.training.schedules import LinearWarmup as LinearWarmup
+from graphkd.training.watch import SaveSnapshots as SaveSnapshots

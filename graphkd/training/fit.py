@@ -16,7 +16,8 @@ from graphkd.training.history import History
 from graphkd.training.module import DistillationModule
 
 LAST = "last.ckpt"
-"""The checkpoint's name in a run's folder."""
+CONFIG = "config.yaml"
+"""The checkpoint's and the config's name in a run's folder."""
 
 
 class _FirstCheckpoint(Callback):
@@ -58,7 +59,7 @@ def fit(
         ValueError: If a run is to be resumed whose folder has no checkpoint.
     """
     _silence_lightning()
-    _infer_widths(module, data, epochs)
+    infer_widths(module, data, epochs)
     history = History()
     kept: list[Callback] = []
     checkpoint = None
@@ -105,7 +106,7 @@ def _without_known_warnings() -> Iterator[None]:
         yield
 
 
-def _infer_widths(module: DistillationModule, data: LightningDataModule, epochs: int) -> None:
+def infer_widths(module: DistillationModule, data: LightningDataModule, epochs: int) -> None:
     """Let criteria that infer widths see one batch, so that the first checkpoint has all parameters."""
     distiller = module.distiller
     if not any(is_lazy(parameter) for parameter in distiller.parameters()):

@@ -36,3 +36,10 @@ class History(Callback):
     def save(self, path: Path) -> None:
         """Write the curves as JSON."""
         path.write_text(json.dumps(self.curves, indent=1))
+
+    @classmethod
+    def read(cls, path: Path) -> "History":
+        """The curves that :meth:`save` wrote."""
+        history = cls()
+        history.curves = json.loads(path.read_text())
+        return history

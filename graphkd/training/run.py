@@ -7,20 +7,27 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import Callback, LightningDataModule, seed_everything
 from torch import nn
 
+from graphkd import snapshots
 from graphkd.distiller import Distiller
+from graphkd.inspection import write_page
 from graphkd.loss import Criterion
 from graphkd.training.fit import LAST, evaluate, fit
 from graphkd.training.history import History
 from graphkd.training.module import DistillationModule, LRSchedulerCallable, OptimizerCallable, sgd
+from graphkd.training.watch import FOLDER, SaveSnapshots
 from graphkd.typing import Real, Schedule
 
 logger = logging.getLogger(__name__)
+
+HISTORY = "history.json"
+PAGE = "inspect.html"
+"""Names in a run's folder."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ def train(
     out: str = "runs/train",
     overwrite: bool = False,
     resume: bool = False,
+    plots: int | Literal["epoch"] | None = None,
     trainer: dict[str, Any] | None = None,
 ) -> Result:
     """Train a student, with a teacher's help if there is one, and keep the run in a folder.
@@ -91,6 +99,9 @@ def train(
         out: The run's folder.
         overwrite: Whether a run that is already in the folder may be replaced.
         resume: Go on from the folder's checkpoint.
+        plots: Every so many steps, or after every ``epoch``, look at what the criteria compare: twenty snapshots at
+            most, in the folder's ``snapshots``, and in the end ``inspect.html``, a page that shows them. If omitted,
+            nothing is looked at.
         trainer: Further arguments of Lightning's Trainer, such as accelerator, devices, precision, logger.
 
     Raises:
@@ -113,6 +124,7 @@ def train(
         criteria=criteria,
         weights=weights,
     )
+    looks = folder / FOLDER
     result, history = run(
         distiller,
         data,
@@ -122,12 +134,16 @@ def train(
         seed=seed,
         folder=folder,
         resume=resume,
+        callbacks=() if plots is None else (SaveSnapshots(looks, every=None if plots == "epoch" else plots),),
         **options,
     )
     torch.save(student.state_dict(), folder / "student.pt")
-    history.save(folder / "history.json")
+    history.save(folder / HISTORY)
     record = {"seed": seed, "result": asdict(result), "versions": versions()}
     (folder / "results.json").write_text(json.dumps(record, indent=1))
+    if plots is not None:
+        title = f"Run {folder.resolve().name}"
+        write_page(snapshots.load_all(looks), folder / PAGE, title=title, curves=history.curves)
     return result
 
 

@@ -37,7 +37,11 @@ def test_it_keeps_results_figures_report_and_checkpoints(folder):
         "graphs.png",
         "plans.png",
         "transport.png",
+        "snapshots",
+        "inspect_kd.html",
+        "inspect_otgd.html",
     }
+    assert {path.name for path in (folder / "snapshots").iterdir()} == {"kd", "otgd"}
     assert len(list((folder / "checkpoints").iterdir())) == 1 + 3 * 2
 
 
@@ -86,8 +90,9 @@ def test_the_report_is_one_page_with_all_figures(folder):
     page.feed(text)
     assert len(page.images) == 4
     assert all(image["alt"] and image["src"].startswith("data:image/png;base64,") for image in page.images)
-    assert all(link.startswith(("data:", "#")) for link in page.links)
-    assert (folder / "report.html").stat().st_size < 5e6
+    others = [link for link in page.links if not link.startswith(("data:", "#"))]
+    assert others == ["inspect_kd.html", "inspect_otgd.html"]
+    assert all(10_000 < (folder / name).stat().st_size < 5e6 for name in ("report.html", *others))
 
 
 @pytest.mark.slow
