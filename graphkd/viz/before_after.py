@@ -70,7 +70,7 @@ def plot_before_after(
 
 def _new_axes(count: int) -> list[Axes]:
     """So many axes in rows on a new figure."""
-    columns = min(count, PER_ROW)
+    columns = 2 if count == 4 else min(count, PER_ROW)
     rows = -(-count // columns)
     figure = Figure(figsize=(4.6 * columns + 0.6, 4.8 * rows), layout="constrained")
     return [figure.add_subplot(rows, columns, i + 1) for i in range(count)]

@@ -54,8 +54,9 @@ def plot_embedding(
 
     Rows of one width are embedded together, scaled to length one. They are not centred: where the two networks make
     two clouds, a cost between their rows sees them apart as well. Rows of different width cannot meet; there each
-    sample is described by its cosine similarities to the drawn samples within its own network. What is near in t-SNE is
-    near in the features, but distances between clouds, and their sizes, mean nothing; those of PCA do.
+    sample is described by its cosine similarities to the drawn samples within its own network, less their mean and over
+    their deviation. What is near in t-SNE is near in the features, but distances between clouds, and their sizes, mean
+    nothing; those of PCA do.
 
     Lines lead from each student to its strongest partners in the plan; those to another class are highlighted by colour
     and dashes, without labels those to another sample, if there are as many students as teachers. The legend tells
@@ -161,7 +162,10 @@ def _points(student: Tensor, teacher: Tensor, chosen: Groups) -> tuple[np.ndarra
     ]
     if student.shape[1] == teacher.shape[1]:
         return torch.cat(rows).numpy(), "rows at unit length"
-    return torch.cat([x @ x.mT for x in rows]).numpy(), "cosine similarities within each network"
+    within = [x @ x.mT for x in rows]
+    # One network's samples may all be alike and the other's not, which would part the clouds.
+    parts = [(s - s.mean()) / s.std().clamp_min(torch.finfo(s.dtype).tiny) for s in within]
+    return torch.cat(parts).numpy(), "standardised similarities within each network"
 
 
 def _embedded(points: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, str]:

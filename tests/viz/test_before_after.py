@@ -81,7 +81,7 @@ def test_given_axes_are_drawn_on_and_pyplot_stays_as_it_was():
     assert pyplot.get_fignums() == before
 
 
-@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 2, 3)])
+@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 2, 2), (5, 2, 3)])
 def test_panels_stand_in_rows_of_three(count, rows, columns):
     axes = plot_before_after({str(i): comparison(plan(3, 3)) for i in range(count)})
     assert len(axes) == count == len(axes[0].figure.axes)

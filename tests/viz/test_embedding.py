@@ -117,7 +117,14 @@ def test_rows_of_different_width_are_told_by_their_similarities():
     # A rotation keeps all similarities.
     assert np.allclose(all_places(ax, "student"), all_places(ax, "teacher"), atol=1e-5)
     assert np.ptp(all_places(ax, "student"), axis=0).min() > 0.1
-    assert "of cosine similarities within each network" in ax.get_xlabel()
+    assert "of standardised similarities within each network" in ax.get_xlabel()
+
+
+def test_a_network_whose_samples_are_all_more_alike_stands_on_the_other():
+    student = torch.nn.functional.normalize(rows(6, classes=4))
+    alike = torch.cat([student, torch.full((len(student), 1), 3.0)], 1)
+    ax = plot_embedding(student, alike, method="pca")
+    assert np.allclose(all_places(ax, "student"), all_places(ax, "teacher"), atol=1e-4)
 
 
 def test_lines_join_the_rows_of_one_sample_without_a_plan():

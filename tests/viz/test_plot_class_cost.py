@@ -114,9 +114,7 @@ def test_many_classes_have_more_room_and_smaller_nodes():
 def test_distances_are_to_one_scale_with_room_for_names():
     ax = plot_class_cost(COST)
     assert ax.get_aspect() == 1
-    left, right = ax.get_xlim()
-    across = [place[0] for place in nodes(ax).values()]
-    assert min(min(across) - left, right - max(across)) > 0.1 * (max(across) - min(across))
+    assert ax.margins() == (0.12, 0.12)
 
 
 def test_both_directions_count_and_the_diagonal_does_not():
@@ -150,6 +148,9 @@ def test_equal_costs_part_the_classes_all_the_same(cost):
     assert torch.pdist(places).min() > 0.3
     (bar,) = ax.child_axes
     assert [float(tick) for tick in bar.get_yticks()] == [float(cost[0, 1])]
+    assert [width for _, width in edges(ax).values()] == pytest.approx([1.8] * len(edges(ax)))
+    (lines,) = (c for c in ax.collections if isinstance(c, LineCollection))
+    assert lines.get_clim() == (float(cost[0, 1]) - 0.5, float(cost[0, 1]) + 0.5)
 
 
 def test_classes_without_a_difference_are_not_drawn_at_infinity():
@@ -168,8 +169,18 @@ def test_names_overlap_neither_names_nor_the_bar(names):
     assert not any(box.overlaps(bar) for box in found)
     points = ax.transData.transform(np.stack(list(nodes(ax).values())))
     assert not any(box.contains(*point) for box in found for point in points)
+    cheapest = min(edges(ax), key=lambda pair: edges(ax)[pair][0])
+    assert set(cheapest) <= {text.get_text() for text in ax.texts} <= set(nodes(ax))
     left_out = 60 - len(found)
     assert (f"{left_out} of 60 names left out" in ax.get_xlabel()) == (left_out > 0)
+
+
+def test_a_name_stands_on_the_side_away_from_the_edges():
+    ax = plot_class_cost(1 - torch.eye(2))
+    points = dict(zip(nodes(ax), ax.transData.transform(np.stack(list(nodes(ax).values()))), strict=True))
+    for name, other in (("0", "1"), ("1", "0")):
+        (text,) = (text for text in ax.texts if text.get_text() == name)
+        assert np.dot(text.xyann, points[name] - points[other]) > 0
 
 
 def test_names_of_panels_side_by_side_do_not_overlap():
@@ -190,6 +201,7 @@ def test_of_many_classes_those_are_drawn_that_are_confused_most_easily():
     ax = plot_class_cost(cost, k=1)
     assert list(nodes(ax)) == [str(i) for i in near.tolist()]
     assert set(edges(ax)) == {(str(i), str(i + 1)) for i in range(40, 40 + MOST_CLASSES, 2)}
+    assert {text.get_text() for text in ax.texts} <= set(nodes(ax))
     assert "100 of 150 classes: those with the cheapest other class" in ax.get_xlabel()
     assert "classes" not in plot_class_cost(cost[:100, :100], k=1).get_xlabel()
 
