@@ -30,6 +30,11 @@ class Factored:
         """The discrepancy of two tensors of one shape."""
         return self.elementwise(student, teacher)
 
+    @property
+    def __name__(self) -> str:
+        """What it is called, as a function is."""
+        return self.elementwise.__name__.lstrip("_")
+
 
 def _squared_difference(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square()

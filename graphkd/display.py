@@ -186,13 +186,14 @@ def _call(part: Any) -> tuple[str, list[str] | None]:
         return "tensor", [str(size) for size in part.shape]
     if isinstance(part, float):
         return repr(part).removesuffix(".0"), None
+    if isinstance(name := getattr(part, "__name__", None), str):
+        return name, None
     if is_dataclass(part) and not isinstance(part, type):
         return type(part).__name__, list(_changed(part))
     if isinstance(part, nn.Module) and type(part).__repr__ is nn.Module.__repr__:
         said = BETWEEN_ARGUMENTS.split(_words(part.extra_repr()))
         return type(part).__name__, [*filter(None, said), *map(described, part.children())]
-    plain = type(part).__name__ if type(part).__repr__ is object.__repr__ else _words(repr(part))
-    return getattr(part, "__name__", plain), None
+    return type(part).__name__ if type(part).__repr__ is object.__repr__ else _words(repr(part)), None
 
 
 def _changed(part: Any) -> Iterator[str]:

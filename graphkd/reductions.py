@@ -213,7 +213,10 @@ class NoiseContrast(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings."""
-        return f"temperature={self.temperature}, num_nodes={self.num_nodes}, logs={self.logs}"
+        num_problems = len(self.log_normalizer)
+        return (
+            f"temperature={self.temperature}, num_nodes={self.num_nodes}, logs={self.logs}, num_problems={num_problems}"
+        )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from graphkd.discrepancies import Factored, kl, mse, smooth_l1
+from graphkd.display import described
+from graphkd.reductions import TransportCost
 
 
 def test_squared_difference_is_the_sum_of_its_factors():
@@ -82,3 +84,8 @@ def test_divergence_of_zero_entries_is_finite_with_its_gradient(dtype):
         assert 30 < float(found[2].detach()) < 400
         for gradient in torch.autograd.grad(found.sum(), (student, teacher)):
             assert gradient.isfinite().all()
+
+
+def test_a_factored_discrepancy_is_told_by_its_name():
+    assert (mse.__name__, kl.__name__) == ("squared_difference", "divergence")
+    assert described(TransportCost(alpha=0.5, discrepancy=kl)) == "TransportCost(alpha=0.5, discrepancy=divergence)"
