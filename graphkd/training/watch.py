@@ -98,7 +98,7 @@ class SaveSnapshots(Callback):
 
     def _take(self, trainer: Trainer, pl_module: Any, moment: int) -> None:
         """Save the moment's snapshot if it is one of those that count, and delete some where there are too many."""
-        if moment in self._taken or moment % self._stride:
+        if moment % self._stride:
             return
         self._taken[moment] = self._save(trainer, pl_module)
         while len(self._taken) > self.most:

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from graphkd.typing import Real
 from graphkd.viz.inputs import axes_or_new
-from graphkd.viz.palette import COLOURS, LINES
+from graphkd.viz.palette import curve_look
 
 MOST_INSIDE = 4
 
@@ -45,11 +45,11 @@ def plot_history(
     runs = {name: _runs(name, values) for name, values in curves.items()}
     ax = axes_or_new(ax, 5.4, 3.6)
     for i, (name, values) in enumerate(runs.items()):
-        colour, line = COLOURS[i % len(COLOURS)], LINES[i % len(LINES)]
+        colour, line = curve_look(i)
         epochs, mean = np.arange(1, values.shape[1] + 1), values.mean(0)
         count = f"{len(values)} run" if len(values) == 1 else f"{len(values)} runs"
         marker = "o" if len(epochs) == 1 else ""
-        ax.plot(epochs, mean, line, color=colour, lw=1.6, marker=marker, label=f"{name} ({count})")
+        ax.plot(epochs, mean, linestyle=line, color=colour, lw=1.6, marker=marker, label=f"{name} ({count})")
         if len(values) > 1:
             deviation = values.std(0, ddof=1)
             ax.fill_between(epochs, mean - deviation, mean + deviation, color=colour, alpha=0.18, lw=0)

@@ -30,7 +30,9 @@ COLOURS = (
     "#F0E442",
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">")
-LINES = ("-", "--", "-.", ":")
+Line = str | tuple[int, tuple[int, ...]]
+LINES: tuple[Line, ...] = ("-", "--", "-.", ":", (0, (7, 1, 1, 1, 1, 1)))
+"""Five, so that of ten curves those of one line differ in lightness."""
 
 INK = "#404040"
 GREY = "#D9D9D9"
@@ -64,6 +66,16 @@ def class_colour(index: int) -> str:
     ('#0072B2', '#0072B2', '#D9D9D9')
     """
     return GREY if index == UNLABELLED else COLOURS[index % len(COLOURS)]
+
+
+def curve_look(index: int) -> tuple[str, Line]:
+    """Colour and line of a curve; fifty differ in one of them.
+
+    >>> curve_look(1), curve_look(11)
+    (('#E69F00', '--'), ('#E69F00', '-.'))
+    """
+    turn, colour = divmod(index, len(COLOURS))
+    return COLOURS[colour], LINES[(colour + turn) % len(LINES)]
 
 
 def class_marker(index: int) -> str:

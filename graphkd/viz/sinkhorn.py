@@ -11,7 +11,7 @@ from torch import Tensor
 from graphkd import checks
 from graphkd.typing import Real
 from graphkd.viz.inputs import axes_or_new
-from graphkd.viz.palette import COLOURS, INK, LINES
+from graphkd.viz.palette import INK, Line, curve_look
 
 NARROW = 36
 FEW = 10
@@ -56,7 +56,7 @@ def plot_sinkhorn(
     ax = axes_or_new(ax, 5.4, 3.4 + 0.18 * rows)
     low, high = _reach([*curves.values(), np.array([] if tol is None else [tol])])
     for i, (curve, label) in enumerate(zip(curves.values(), labels, strict=True)):
-        _draw_curve(ax, curve, tol, low, COLOURS[i % len(COLOURS)], LINES[i % len(LINES)], label)
+        _draw_curve(ax, curve, tol, low, *curve_look(i), label)
     if tol is not None:
         ax.axhline(tol, color=INK, lw=0.8, ls=":")
     _draw_axes(ax, max(map(len, curves.values())), low, high)
@@ -92,12 +92,12 @@ def _verdict(curve: np.ndarray, tol: Real) -> str:
     return f"{'after' if len(met) else 'not in'} {sweeps} sweep{'s' if sweeps > 1 else ''}"
 
 
-def _draw_curve(ax: Axes, curve: np.ndarray, tol: Real | None, low: float, colour: str, line: str, label: str) -> None:
+def _draw_curve(ax: Axes, curve: np.ndarray, tol: Real | None, low: float, colour: str, line: Line, label: str) -> None:
     """A curve up to its first zero, the place where it meets the tolerance, and the zero."""
     zero = np.flatnonzero(curve == 0)[:1]
     drawn = np.where(curve > 0, curve, np.nan)[: zero[0] if len(zero) else None]
     sweeps = np.arange(1, len(curve) + 1)
-    ax.plot(sweeps[: len(drawn)], drawn, line, color=colour, lw=1.6, label=label)
+    ax.plot(sweeps[: len(drawn)], drawn, linestyle=line, color=colour, lw=1.6, label=label)
     known = np.pad(np.isfinite(drawn), 1)
     alone = np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:])
     met = np.flatnonzero(drawn <= tol)[:1] if tol is not None else alone[:0]

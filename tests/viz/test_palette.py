@@ -123,3 +123,10 @@ def test_each_node_may_have_a_size_of_its_own():
         np.array([10.0, 20.0, 30.0]),
     )
     assert [part.get_sizes().tolist() for part in parts] == [[20], [10, 30]]
+
+
+def test_curves_differ_by_line_or_lightness_or_colour():
+    looks = [palette.curve_look(i) for i in range(50)]
+    assert len(set(looks)) == 50
+    for (colour, line), (other, style) in combinations(looks[:10], 2):
+        assert line != style or abs(lightness(colour, 1.0) - lightness(other, 1.0)) > 10
