@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from graphkd.cli import main
 from graphkd.datasets import DigitsData
@@ -113,6 +114,20 @@ def test_other_data_may_be_looked_at(looked, shown, capsys):
     assert main(["inspect", str(looked), "--data", "graphkd.datasets.DigitsData", "--split", "training"]) == 0
     (_, ((trained,), *_)) = shown
     assert not torch.equal(trained.pictures, last.pictures)
+
+
+def test_scheduled_weights_are_those_of_the_checkpoints_epoch(bare, tmp_path, shown):
+    config = yaml.safe_load((bare / "config.yaml").read_text())
+    warmup = {"class_path": "graphkd.training.LinearWarmup", "init_args": {"weight": 1.0, "epochs": 4}}
+    config["weights"]["kd"] = warmup
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    checkpoint = torch.load(bare / "last.ckpt", weights_only=True)
+    checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] = 3
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    inspect(str(tmp_path))
+    (((now,), *_),) = shown
+    assert now.epoch == 3
+    assert now.logs["weighted/kd"] == pytest.approx(0.75 * now.logs["kd"])
 
 
 def test_criteria_with_a_memory_see_training_samples(tmp_path, shown):
