@@ -119,7 +119,7 @@ def test_other_data_may_be_looked_at(looked, shown, capsys):
 def test_scheduled_weights_are_those_of_the_checkpoints_epoch(bare, tmp_path, shown):
     config = yaml.safe_load((bare / "config.yaml").read_text())
     warmup = {"class_path": "graphkd.training.LinearWarmup", "init_args": {"weight": 1.0, "epochs": 4}}
-    config["weights"]["kd"] = warmup
+    config["weights"]["kd"], config["epochs"] = warmup, 4
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     checkpoint = torch.load(bare / "last.ckpt", weights_only=True)
     checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] = 3
