@@ -29,9 +29,10 @@ def inspect(
 ) -> Path:
     """Show what a run compared, over its training, as one page that needs nothing else.
 
-    A folder with snapshots (``graphkd train --plots``, or :class:`~graphkd.training.SaveSnapshots`) is shown as it is.
-    Of a checkpoint, of a run without snapshots, and where other data are named, networks and criteria are built from
-    the run's config, the weights are loaded, and one snapshot is taken, on the CPU.
+    A folder with snapshots (``graphkd train --plots``, or :class:`~graphkd.training.SaveSnapshots`) is shown as it is,
+    whatever ``split``, ``samples`` and ``per_class`` say; name its checkpoint to look at other samples. Of a
+    checkpoint, of a run without snapshots, and where other data are named, networks and criteria are built from the
+    run's config, the weights are loaded, and one snapshot is taken, on the CPU.
 
     Args:
         run: A run's folder, a folder of snapshots, or a checkpoint inside a run's folder.
