@@ -20,6 +20,7 @@ from graphkd.viz.palette import INK, draw_nodes
 
 MOST_CLASSES = 100
 FEW = 30
+GOLDEN_ANGLE = 2.399963
 FONT = 7
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 NEAR_TO_FAR = LinearSegmentedColormap.from_list("near_to_far", [INK, "#DADADA"])
@@ -120,6 +121,9 @@ def _places(matrix: np.ndarray) -> np.ndarray:
     first = vectors[:, ::-1][:, :2] * np.sqrt(np.maximum(values[::-1][:2], 0))
     # An eigenvector's sign is arbitrary.
     first *= np.where(first[np.abs(first).argmax(0), [0, 1]] < 0, -1, 1)
+    # Classes that start at one place would pull at each other in no direction: a small spiral keeps them apart.
+    turns = np.arange(n) * GOLDEN_ANGLE
+    first += 0.01 * np.sqrt((np.arange(n) + 1) / n)[:, None] * np.stack([np.cos(turns), np.sin(turns)], axis=1)
     distances = {i: dict(enumerate(row)) for i, row in enumerate(wanted.tolist())}
     found = nx.kamada_kawai_layout(nx.empty_graph(n), dist=distances, pos=dict(enumerate(first)))
     return np.stack([found[i] for i in range(n)])

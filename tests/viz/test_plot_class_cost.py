@@ -196,6 +196,14 @@ def test_names_of_panels_side_by_side_do_not_overlap():
         assert not any(a.overlaps(b) for i, a in enumerate(found) for b in found[:i])
 
 
+def test_classes_that_start_at_one_place_come_apart(monkeypatch):
+    monkeypatch.setattr(np.linalg, "eigh", lambda matrix: (np.ones(len(matrix)), np.zeros_like(matrix)))
+    cost = torch.cdist(torch.randn(9, 2), torch.randn(9, 2))
+    places = np.array(list(nodes(plot_class_cost(cost + cost.T)).values()))
+    assert np.isfinite(places).all()
+    assert np.linalg.norm(places[:, None] - places, axis=-1)[~np.eye(9, dtype=bool)].min() > 0.01
+
+
 def test_of_many_classes_those_are_drawn_that_are_confused_most_easily():
     c = MOST_CLASSES + 50
     cost = torch.ones(c, c).fill_diagonal_(0)
