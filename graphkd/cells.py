@@ -1,4 +1,7 @@
-"""Builders of feature maps: cells of the windows of adaptive pooling become nodes, each in a graph of its own."""
+"""Builders of feature maps: positions, or cells of the windows of adaptive pooling, each a graph of its own."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Shaped
@@ -7,8 +10,26 @@ from torch.nn.functional import pad
 from torch_geometric.data import Data
 
 from graphkd import checks
+from graphkd.ot.gaussian import Covariance, gaussian
 from graphkd.precision import raised, root
 from graphkd.typing import Real
+
+Part = Literal["mean", "covariance"]
+
+
+def positions(maps: Shaped[Tensor, "..."]) -> Data:
+    """Positions of feature maps as nodes, with the channels as attributes: ``x`` (n h w, 1, c).
+
+    Each is a graph of its own, so that a position is compared with the same one of the same image.
+
+    Raises:
+        ValueError: For maps that are not finite or not (n c h w).
+
+    >>> positions(torch.zeros(2, 3, 4, 4)).x.shape
+    torch.Size([32, 1, 3])
+    """
+    checks.maps("maps", maps)
+    return _singles(raised(maps).movedim(1, -1).flatten(0, -2).unsqueeze(1))
 
 
 def moments(maps: Shaped[Tensor, "..."], grid: int = 1, eps: Real = 0.0) -> Data:
@@ -63,6 +84,41 @@ def clouds(maps: Shaped[Tensor, "..."], grid: int = 1) -> Data:
         share = cell.new_full((*cell.shape[:2], 1), 1 / cell.shape[1])
         rows.append(pad(torch.cat([cell, share], -1), (0, 0, 0, most - cell.shape[1])))
     return _singles(torch.stack(rows, 1).flatten(0, 1))
+
+
+@dataclass(frozen=True)
+class GaussianGap:
+    r"""A cost between cells: one part of the squared 2-Wasserstein distance of the two as Gaussians.
+
+    .. math:: \|\mu^s - \mu^t\|^2, \qquad
+        \mathrm{tr}\bigl(\Sigma^s + \Sigma^t - 2 (\Sigma^{s\,1/2} \Sigma^t \Sigma^{s\,1/2})^{1/2}\bigr)
+
+    the latter :math:`\|\sigma^s - \sigma^t\|^2` where covariances are diagonal.
+
+    Args:
+        part: ``mean`` or ``covariance``.
+        covariance: ``diagonal``, between the cells of :func:`moments`, or ``full``, between those of :func:`clouds`.
+        eps: Added to variances of ``full``.
+
+    >>> GaussianGap("mean", "diagonal")(torch.zeros(1, 1, 2), torch.ones(1, 1, 2))
+    tensor([[[1.]]])
+    """
+
+    part: Part
+    covariance: Covariance = "diagonal"
+    eps: Real = 0.0
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """The cost of single cells (b 1 d) against single cells, (b 1 1)."""
+        if self.covariance == "diagonal":
+            half = slice(0, x.shape[-1] // 2) if self.part == "mean" else slice(x.shape[-1] // 2, None)
+            return (x[..., half] - y[..., half]).square().sum(-1, keepdim=True)
+        shares = x[..., -1], y[..., -1]
+        if self.part == "mean":
+            means = [(share.unsqueeze(-1) * z[..., :-1]).sum(-2) for share, z in zip(shares, (x, y), strict=True)]
+            return (means[0] - means[1]).square().sum(-1)[..., None, None]
+        found = gaussian(x[..., :-1], y[..., :-1], *shares, covariance="full", unbiased=True, eps=self.eps)
+        return found.covariance[..., None, None]
 
 
 def _cells(maps: Tensor, grid: int) -> list[Tensor]:

@@ -8,91 +8,22 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from graphkd import checks
+from graphkd.closed_form import Affinity as Affinity
+from graphkd.closed_form import Identity as Identity
+from graphkd.closed_form import Product as Product
+from graphkd.closed_form import RowSoftmax as RowSoftmax
+from graphkd.closed_form import needed
 from graphkd.ot.domains import DomainName
 from graphkd.ot.exact import exact
 from graphkd.ot.gromov import LossName, Solver, fused_gromov
 from graphkd.ot.gromov import Options as GromovOptions
 from graphkd.ot.ipot import ipot
-from graphkd.ot.problem import Norm, Relative, marginal_error
+from graphkd.ot.problem import Norm, Relative
 from graphkd.ot.shared import shared_sinkhorn
 from graphkd.ot.sinkhorn import Gradient, Options, Order, sinkhorn
 from graphkd.typing import Real, Relations, Transport
-
-
-@dataclass(frozen=True)
-class Identity:
-    r"""Node i with node i: the pairing that a batch comes with, :math:`P = \mathrm{diag}(a)`.
-
-    The teacher may have further nodes behind, such as remembered ones, if they have no mass.
-
-    >>> Identity()(None, None, torch.ones(2) / 2, torch.ones(2) / 2).plan
-    tensor([[0.5000, 0.0000],
-            [0.0000, 0.5000]])
-    """
-
-    differentiates_plan = False
-
-    def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
-        """Couple equally many nodes one to one."""
-        further = b.shape[-1] - a.shape[-1]
-        if a.shape[:-1] != b.shape[:-1] or further < 0 or (further and _carries(b[..., -further:])):
-            raise ValueError(
-                f"the identity coupling needs as many student as teacher nodes, got {a.shape[-1]} and {b.shape[-1]}; "
-                "only teacher nodes without mass may come behind"
-            )
-        plan = pad(torch.diag_embed(a), (0, further))
-        # Without any mass, which a batch without labels may have, there is nothing to be wrong.
-        error = torch.where(a.sum(-1) + b.sum(-1) == 0, 0.0, marginal_error(plan, a, b))
-        return Transport(
-            plan=plan,
-            value=None if cost is None else (plan * cost).sum((-2, -1)),
-            potentials=None,
-            marginal_error=error,
-            converged=error <= 1e-3,
-            num_iters=torch.zeros_like(error, dtype=torch.int64),
-            epsilon=torch.zeros((), dtype=a.dtype, device=a.device),
-            paired=not further,
-        )
-
-
-@dataclass(frozen=True)
-class RowSoftmax:
-    r"""Each student node spreads its own mass; teacher nodes take what comes (semi-relaxed entropic transport).
-
-    .. math:: P_{ij} = a_i \frac{b_j \exp(-M_{ij} / \epsilon)}{\sum_l b_l \exp(-M_{il} / \epsilon)}
-
-    The coupling of contrastive losses: with :class:`~graphkd.reductions.PlanNLL` it is InfoNCE at temperature epsilon.
-
-    >>> RowSoftmax(1.0)(torch.zeros(1, 2), None, torch.ones(1), torch.ones(2) / 2).plan
-    tensor([[0.5000, 0.5000]])
-    """
-
-    epsilon: Real
-
-    differentiates_plan = True
-
-    def __post_init__(self) -> None:
-        checks.positive("epsilon", self.epsilon)
-
-    def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
-        """Couple by a softmax over each row of the cost."""
-        cost = _needed(cost, "the row softmax")
-        exponent = b.log().unsqueeze(-2) - cost / self.epsilon
-        f = -self.epsilon * torch.logsumexp(exponent, -1)
-        plan = a.unsqueeze(-1) * exponent.softmax(-1)
-        error = marginal_error(plan, a, plan.detach().sum(-2))
-        return Transport(
-            plan=plan,
-            value=(f * a).sum(-1),
-            potentials=(f, torch.zeros_like(cost[..., 0, :])),
-            marginal_error=error,
-            converged=error <= 1e-3,
-            num_iters=torch.ones_like(error, dtype=torch.int64),
-            epsilon=torch.full((1, 1), self.epsilon, dtype=cost.dtype, device=cost.device),
-        )
 
 
 @dataclass(frozen=True)
@@ -132,7 +63,7 @@ class Sinkhorn:
 
     def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
         """Couple by Sinkhorn's algorithm on the cost."""
-        transport = sinkhorn(_needed(cost, "Sinkhorn"), a, b, **vars(self))
+        transport = sinkhorn(needed(cost, "Sinkhorn"), a, b, **vars(self))
         return transport if self.differentiates_plan else _held(transport)
 
 
@@ -190,7 +121,7 @@ class SharedSinkhorn:
             present = a > 0
             weight = torch.where(present, present.sum(-1, keepdim=True) * a, 1.0)
             warm_start = -self.epsilon * weight.log(), torch.zeros_like(b)
-        cost = _needed(cost, "SharedSinkhorn")
+        cost = needed(cost, "SharedSinkhorn")
         transport = shared_sinkhorn(cost, a, b, warm_start=warm_start, **self._options())
         error = transport.marginal_error
         if self.tol is None and checks.can_look(error) and float(error.max()) > 0.1:
@@ -231,7 +162,7 @@ class IPOT:
 
     def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
         """Couple by proximal steps on the cost."""
-        return _held(ipot(_needed(cost, "IPOT"), a, b, **vars(self)))
+        return _held(ipot(needed(cost, "IPOT"), a, b, **vars(self)))
 
 
 @dataclass(frozen=True)
@@ -255,7 +186,7 @@ class Exact:
 
     def __call__(self, cost: Tensor | None, relations: Relations | None, a: Tensor, b: Tensor) -> Transport:
         """Couple at least cost."""
-        return _held(exact(_needed(cost, "exact"), a, b, **vars(self)))
+        return _held(exact(needed(cost, "exact"), a, b, **vars(self)))
 
 
 @dataclass(frozen=True)
@@ -310,16 +241,6 @@ class FusedGromov:
         return {name: value for name, value in vars(self).items() if name != "teacher_first"}
 
 
-def _carries(mass: Tensor) -> bool:
-    return checks.can_look(mass) and bool(mass.any())
-
-
 def _held(transport: Transport) -> Transport:
     """The same with the plan as a constant."""
     return transport._replace(plan=transport.plan.detach())
-
-
-def _needed(cost: Tensor | None, coupling: str) -> Tensor:
-    if cost is None:
-        raise ValueError(f"{coupling} coupling needs a cost between the two graphs, got a loss without one")
-    return cost

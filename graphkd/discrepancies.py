@@ -68,6 +68,14 @@ kl = Factored(_divergence, _same, _entropy, _log, _same)
 """Divergence of positive numbers, :math:`t \\log(t / s) - t + s`: how well the student's explain the teacher's."""
 
 
+def _total(student: Tensor, teacher: Tensor) -> Tensor:
+    return student + teacher
+
+
+total = Factored(_total, _same, _same, torch.zeros_like, torch.zeros_like)
+"""The sum, :math:`s + t`: what the two graphs are by themselves, whoever is matched with whom."""
+
+
 def smooth_l1(student: Tensor, teacher: Tensor) -> Tensor:
     """Huber loss of width one; not factored, so for paired plans only.
 

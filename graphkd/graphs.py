@@ -19,6 +19,7 @@ from torch_geometric.data import Batch, Data
 from graphkd import checks
 from graphkd.cells import clouds as clouds
 from graphkd.cells import moments as moments
+from graphkd.cells import positions as positions
 from graphkd.features import vectors
 from graphkd.measures import cosine, is_similarity
 from graphkd.ot.problem import uniform
@@ -39,7 +40,7 @@ def knn_graph(
         k: Neighbours of a node. A graph too small for that (a short last batch) gets as many as there are, and the log
             says so once.
         on: What "near" is measured on, if not on ``x``; for example logits, while the nodes carry embeddings.
-        measure: A pairwise measure; near means large for ``cosine`` and ``inner``, small for any other.
+        measure: A pairwise measure; near means large for a similarity such as ``cosine``, small for distances.
         loop: Whether each node is its own first neighbour, counted in k.
         symmetric: Whether each edge also runs backwards, counted once. The number of edges then depends on the data,
             which makes the host wait once on an accelerator.
@@ -111,7 +112,7 @@ def threshold_graph(
         x: Node attributes (n d), or (b n d) for b graphs.
         threshold: In units of the measure.
         on: What "near" is measured on, if not on ``x``.
-        measure: A pairwise measure; near means large for ``cosine`` and ``inner``, small for any other.
+        measure: A pairwise measure; near means large for a similarity such as ``cosine``, small for distances.
         loop: Whether each node is joined with itself.
 
     Raises:

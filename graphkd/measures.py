@@ -1,8 +1,8 @@
 """Pairwise measures: two sets of rows (*b n d), (*b m d) to a matrix (*b n m).
 
-A *similarity* grows as rows get alike (:func:`cosine`, :func:`inner`); every other callable is read as
-a distance. All are computed in float32 at least, also under autocast: half precision loses the small differences
-that these matrices are made of.
+A *similarity* grows as rows get alike (:func:`cosine`, :func:`inner`, :func:`correlation`); every other callable is
+read as a distance. All are computed in float32 at least, also under autocast: half precision loses the small
+differences that these matrices are made of.
 """
 
 from collections.abc import Callable
@@ -74,6 +74,26 @@ def cosine_distance(x: Rows, y: OtherRows) -> Pairs:
             [1.]])
     """
     return 1 - cosine(x, y)
+
+
+@full_precision
+def correlation(x: Rows, y: OtherRows) -> Pairs:
+    r"""Pearson correlation, the cosine of rows from which their means are subtracted; zero for constant rows.
+
+    >>> correlation(torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[5.0, 4.0, 3.0], [1.0, 1.0, 1.0]]))
+    tensor([[-1.0000,  0.0000]])
+    """
+    return cosine(_centred(x), _centred(y))
+
+
+@full_precision
+def correlation_distance(x: Rows, y: OtherRows) -> Pairs:
+    r"""One minus the Pearson correlation, in [0, 2].
+
+    >>> correlation_distance(torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[5.0, 4.0, 3.0]]))
+    tensor([[2.]])
+    """
+    return 1 - correlation(x, y)
 
 
 @full_precision
@@ -237,9 +257,16 @@ class Fixed(nn.Module):
 
 
 def is_similarity(measure: Measure) -> bool:
-    """Whether nearer means larger: true for :func:`cosine` and :func:`inner`; any other callable is read as a distance.
+    """Whether nearer means larger: :func:`cosine`, :func:`inner`, :func:`correlation`; any other is read as a distance.
 
     >>> is_similarity(cosine), is_similarity(euclidean)
     (True, False)
     """
-    return measure in (cosine, inner)
+    return measure in (cosine, inner, correlation)
+
+
+def _centred(x: Tensor) -> Tensor:
+    """Rows without their means; a constant row is zero, whatever its mean was rounded to."""
+    spread = x - x.mean(-1, keepdim=True)
+    noise = spread.abs() <= 8 * torch.finfo(x.dtype).eps * x.abs().amax(-1, keepdim=True)
+    return torch.where(noise.all(-1, keepdim=True), spread - spread.detach(), spread)

@@ -23,7 +23,7 @@ RANKS = {
             ("measures", "discrepancies", "ot", "parallel"),
             ("cells", "cka", "metrics"),
             ("graphs", "grouped"),
-            ("relations", "memory", "projectors"),
+            ("relations", "memory", "projectors", "closed_form"),
             ("couplings", "reductions", "encoders"),
             ("loss",),
             ("losses", "viz", "weights"),

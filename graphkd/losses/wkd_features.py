@@ -5,25 +5,23 @@ arXiv:2412.08139. Checked against the authors' code.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch_geometric.data import Data
 
 from graphkd import checks
+from graphkd.cells import GaussianGap, Part
 from graphkd.encoders import GraphEncoder
 from graphkd.features import pick
 from graphkd.graphs import clouds, moments
 from graphkd.loss import Criterion, GraphLoss, Term
-from graphkd.ot.gaussian import Covariance, gaussian
+from graphkd.ot.gaussian import Covariance
 from graphkd.projectors import MapProjector, MapProjectorName
 from graphkd.typing import Features, Real
 
 EPS = 1e-5
 """What the released code adds to variances."""
-
-Part = Literal["mean", "covariance"]
 
 
 def wkd_features(
@@ -86,7 +84,7 @@ def wkd_features(
         projector = MapProjector(projector, student_channels, teacher_channels)
 
     def term(part: Part, weight: Real) -> Term:
-        return Term(GraphLoss(cost=_GaussianGap(part, covariance, eps)), weight)
+        return Term(GraphLoss(cost=GaussianGap(part, covariance, eps)), weight)
 
     criterion = Criterion(
         student=GraphEncoder(_Cells(grid, covariance, eps, projector), normalize=False),
@@ -114,26 +112,6 @@ class _Cells(nn.Module):
 
     def extra_repr(self) -> str:
         return f"grid={self.grid}, covariance={self.covariance}"
-
-
-@dataclass(frozen=True)
-class _GaussianGap:
-    """One part of the squared Wasserstein distance between two cells (*b 1 1)."""
-
-    part: Part
-    covariance: Covariance
-    eps: Real
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        if self.covariance == "diagonal":
-            half = slice(0, x.shape[-1] // 2) if self.part == "mean" else slice(x.shape[-1] // 2, None)
-            return (x[..., half] - y[..., half]).square().sum(-1, keepdim=True)
-        shares = x[..., -1], y[..., -1]
-        if self.part == "mean":
-            means = [(share.unsqueeze(-1) * z[..., :-1]).sum(-2) for share, z in zip(shares, (x, y), strict=True)]
-            return (means[0] - means[1]).square().sum(-1)[..., None, None]
-        found = gaussian(x[..., :-1], y[..., :-1], *shares, covariance="full", unbiased=True, eps=self.eps)
-        return found.covariance[..., None, None]
 
 
 def _match(criterion: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
