@@ -13,6 +13,7 @@ from graphkd import graphs as graphs
 from graphkd import losses as losses
 from graphkd import measures as measures
 from graphkd import ot as ot
+from graphkd.balance import suggest_weights as suggest_weights
 from graphkd.distiller import Distiller as Distiller
 from graphkd.distiller import Step as Step
 from graphkd.encoders import GraphEncoder as GraphEncoder

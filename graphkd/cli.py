@@ -16,6 +16,7 @@ import graphkd
 from graphkd.benchmark.ot import SECTIONS, benchmark_ot
 from graphkd.benchmark.step import benchmark_step
 from graphkd.demo import METHODS, demo
+from graphkd.methods import show_methods
 from graphkd.training.class_cost import save_class_cost
 from graphkd.training.fit import CONFIG, LAST
 from graphkd.training.inspect import inspect
@@ -53,7 +54,10 @@ class Command:
         parser = ArgumentParser(description=described, epilog=self.example or None, formatter_class=_Formatter)
         parser.add_argument("--config", action="config", help="a YAML file with these options")
         parser.add_function_arguments(
-            self.function, as_positional=self.positional, skip=set(self.options), fail_untyped=False
+            self.function,
+            as_positional=self.positional,
+            skip={name.replace("-", "_") for name in self.options},
+            fail_untyped=False,
         )
         for name, how in self.options.items():
             parser.add_argument(f"--{name}", **how)
@@ -154,6 +158,17 @@ PLOTS: dict[str, Any] = {
 }
 """An option with or without a value, kept in the run's config."""
 
+AUTO_WEIGHTS: dict[str, Any] = {
+    "metavar": "RATIO",
+    "nargs": "?",
+    "type": float | None,
+    "const": 1.0,
+    "default": None,
+    "help": "Give the criteria that weights does not name those with which each one's gradient at the student's "
+    "features is, before training, as long as the task's, or so many times as long; kept in the folder's weights.json.",
+}
+"""An option with or without a value, kept in the run's config."""
+
 RESUME: dict[str, Any] = {
     "metavar": "RUN",
     "nargs": "?",
@@ -185,7 +200,7 @@ COMMANDS = [
         "Example: graphkd train --config examples/configs/digits/otgd.yaml --epochs 10 --criteria.otgd.init_args.k 4. "
         "Models, data and criteria are named by their import path (class_path) with their arguments (init_args); the "
         "configs in examples/configs show how.",
-        options={"resume": RESUME, "plots": PLOTS},
+        options={"resume": RESUME, "plots": PLOTS, "auto-weights": AUTO_WEIGHTS},
         expand=_resumed,
         start=_train,
     ),
@@ -204,6 +219,12 @@ COMMANDS = [
         "Example: graphkd class-cost --config examples/configs/digits/class_cost.yaml. The file is what a config of "
         "graphkd.losses.wkd_logits names as class_cost.",
         start=_class_cost,
+    ),
+    Command(
+        "methods",
+        show_methods,
+        "list the methods: paper, needs, pairing, cost, extra parameters",
+        "Example: graphkd methods",
     ),
     Command(
         "benchmark step",

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Factored:
-    """A discrepancy with its factors, usable with any plan.
+    """A discrepancy with its factors, usable with any plan; without h where the product is zero.
 
     >>> mse(torch.tensor([3.0]), torch.tensor([1.0]))
     tensor([4.])
@@ -23,8 +23,8 @@ class Factored:
     elementwise: Callable[[Tensor, Tensor], Tensor]
     f1: Callable[[Tensor], Tensor]
     f2: Callable[[Tensor], Tensor]
-    h1: Callable[[Tensor], Tensor]
-    h2: Callable[[Tensor], Tensor]
+    h1: Callable[[Tensor], Tensor] | None = None
+    h2: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The discrepancy of two tensors of one shape."""
@@ -72,7 +72,7 @@ def _total(student: Tensor, teacher: Tensor) -> Tensor:
     return student + teacher
 
 
-total = Factored(_total, _same, _same, torch.zeros_like, torch.zeros_like)
+total = Factored(_total, _same, _same)
 """The sum, :math:`s + t`: what the two graphs are by themselves, whoever is matched with whom."""
 
 

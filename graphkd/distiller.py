@@ -1,17 +1,18 @@
-"""The distiller: a student, a frozen teacher, criteria between them, and one loss per step."""
+"""The distiller: a student, its teachers, criteria between them, and one loss per step."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphkd import checks
+from graphkd.encoders import shared
 from graphkd.features import MODEL_OUTPUT, FeatureExtractor, Spec, model_logits
 from graphkd.loss import Criterion, Term
 from graphkd.precision import raised
+from graphkd.teachers import Given, TeacherMode, Teachers, has_logits, pairs, with_logits
 from graphkd.typing import UNLABELLED, Comparison, CriterionOutput, Features, Real, Schedule
 from graphkd.weights import TASK, TOTAL, constants_and_schedules, reaching, scheduled, times
 
@@ -29,7 +30,7 @@ class Step(NamedTuple):
             print: turning one into a number waits for the device.
         comparisons: Each criterion's comparisons as ``otgd/f``.
         student_features: What the criteria saw of the student, by name.
-        teacher_features: What they saw of the teacher; empty where nothing asked.
+        teacher_features: What they saw of the teacher; empty where nothing asked. Of several teachers, as ``vgg/feat``.
     """
 
     loss: Float[Tensor, ""]
@@ -51,37 +52,51 @@ def labelled_cross_entropy(logits: Float[Tensor, "n c"], labels: Tensor) -> Floa
 
 
 class Distiller(nn.Module):
-    r"""Train a student on its own task and on what criteria say about the teacher.
+    r"""Train a student on its own task and on what criteria say about its teacher, or teachers.
 
     .. math:: L = w_{task} L_{task} + \sum_c w_c L_c, \qquad L_c = \sum_t v_{ct} u_{ct} L_{ct}
 
     over criteria c and their terms t, with the criterion's own weights u of its terms.
 
+    *Several teachers*: a criterion whose name begins with a teacher's, such as ``vgg/kd``, is for that one; any other
+    compares the student with each in turn, and counts as many times, logged under such names. The weight of a teacher,
+    under its name, multiplies all that is compared with it.
+
+    *Self-distillation*: with :func:`~graphkd.teachers.ema` of the student as the teacher, call :meth:`update_teachers`
+    after each step of the optimiser, as :class:`~graphkd.training.DistillationModule` does. With the student itself as
+    the teacher, one forward serves both, and ``teacher_features`` names its deeper parts, whose activations are
+    constants.
+
     Args:
         student: The model to train, left as it is: ``distiller.student`` can be saved and used alone at any time.
-        teacher: The model to learn from. Its parameters are frozen; it runs without autograd, in eval mode whatever
-            ``train()`` is called. It is not part of the distiller's ``state_dict``. Without criteria it is not run, and
-            may be None.
+        teacher: The model to learn from; several as a mapping of names or a list (``teacher1``, ``teacher2``, ...).
+            Their parameters are frozen; they run without autograd, in eval mode whatever ``train()`` is called, and are
+            not part of the distiller's ``state_dict``, but for averages of the student. Without criteria they are not
+            run, and may be None.
         student_features: Which activations the criteria see, by name; see :class:`~graphkd.features.FeatureExtractor`.
             ``logits`` is added where the model's output has them; where it does not, name them here, and the task
             takes them too.
-        teacher_features: The same for the teacher.
-        criteria: What is compared, by name.
-        weights: Of the criteria, w; of the student's own loss under ``task``; and factors v on single terms under names
-            such as ``otgd/f``. One where omitted. Each is a number or a schedule, a function of the epoch and the
-            number of epochs such as :class:`~graphkd.training.schedules.ConstantThenCosine`: then call
+        teacher_features: The same for the teacher; for several, one for all, or a mapping of their names.
+        criteria: What is compared, by name. What is built alike of the same features, such as a batch graph, is built
+            once for all.
+        weights: Of the criteria, w; of the student's own loss under ``task``; of teachers; and factors v on single
+            terms under names such as ``otgd/f``. One where omitted. Each is a number or a schedule, a function of the
+            epoch and the number of epochs such as :class:`~graphkd.training.schedules.ConstantThenCosine`: then call
             :meth:`set_epoch` before every epoch, as :class:`~graphkd.training.DistillationModule` does. What has
             weight zero is computed and logged; its gradient is zero whatever its value.
         task_loss: The student's own loss, of its logits and the labels.
-        teacher_mode: ``eval``, or ``train`` to let the teacher follow ``train()``, for example to keep its batch
-            statistics running; it stays frozen.
+        teacher_mode: ``eval``, or ``train`` to let teachers follow ``train()``, for example to keep their batch
+            statistics running; they stay frozen.
 
     Raises:
-        ValueError: At construction for weights without a criterion or term, negative weights, a criterion named
-            ``task``, ``loss`` or as a term, nothing to minimise, and a teacher that shares trainable parameters with
-            the student. At the call for missing labels where the task has weight, and for schedules without an epoch.
+        ValueError: At construction for weights without a criterion, term or teacher, negative weights, a criterion
+            named ``task``, ``loss``, as a teacher or as a term, nothing to minimise, a teacher that shares trainable
+            parameters with the student, and a memory that several teachers would share. At the call for missing labels
+            where the task has weight, and for schedules without an epoch.
 
     Attributes:
+        teachers: The teachers, and what is seen of them.
+        pairs: What is compared, by its name in the logs: a criterion, and a teacher.
         weights: The weights in force, by name. Those of schedules are there from the first :meth:`set_epoch`.
         schedules: The schedules, by name.
 
@@ -95,35 +110,40 @@ class Distiller(nn.Module):
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module | None = None,
+        teacher: Given = None,
         *,
         student_features: Spec | None = None,
-        teacher_features: Spec | None = None,
+        teacher_features: Spec | Mapping[str, Spec] | None = None,
         criteria: Mapping[str, Criterion] | None = None,
         weights: Mapping[str, Real | Schedule] | None = None,
         task_loss: TaskLoss = labelled_cross_entropy,
-        teacher_mode: Literal["eval", "train"] = "eval",
+        teacher_mode: TeacherMode = "eval",
     ) -> None:
         super().__init__()
-        checks.one_of("teacher_mode", teacher_mode, ("eval", "train"))
-        if teacher is not None:
-            _check_apart(student, teacher)
         self.student = student
-        self.teacher = None if teacher is None else teacher.requires_grad_(False)
+        self.teachers = Teachers(student, teacher, teacher_features, teacher_mode)
         self.criteria = nn.ModuleDict(dict(criteria or {}))
-        self.weights, self.schedules = constants_and_schedules(weights or {}, criteria or {})
-        self.task_loss = task_loss
-        self.teacher_mode = teacher_mode
-        self._extract_student = FeatureExtractor(student, student_features or {})
-        if teacher is None and self.criteria:
+        if self.criteria and not self.teachers.names:
             raise ValueError(f"criteria need a teacher, got none for {', '.join(self.criteria)}")
-        self._extract_teacher = None if teacher is None else FeatureExtractor(teacher, teacher_features or {})
-        self.register_state_dict_post_hook(_leave_teacher_out)
-        self.register_load_state_dict_pre_hook(_keep_teacher)
-        self._set_teacher_mode()
+        named = self.teachers.names if isinstance(teacher, Mapping | list | tuple) else []
+        self.weights, self.schedules = constants_and_schedules(weights or {}, criteria or {}, named)
+        self.task_loss = task_loss
+        self.pairs = pairs(criteria or {}, self.teachers.names, named)
+        self._extract_student = FeatureExtractor(student, _with_extra(student_features or {}, self.teachers))
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The one teacher, if there is any.
+
+        Raises:
+            ValueError: If there are several: they are in ``teachers.models``.
+        """
+        if len(self.teachers.names) > 1:
+            raise ValueError(f"needs one teacher to speak of it, got {', '.join(self.teachers.names)}: see .teachers")
+        return self.student if self.teachers.itself else next(iter(self.teachers.models.values()), None)
 
     def forward(self, inputs: Any, labels: Tensor | None = None, index: Tensor | None = None) -> Step:
-        """One batch through both networks and all criteria.
+        """One batch through all networks and all criteria.
 
         Args:
             inputs: What the models take: one tensor, a sequence of positional or a mapping of keyword arguments.
@@ -131,20 +151,24 @@ class Distiller(nn.Module):
             index: Where each sample stands in the data set, for criteria with a memory: the feature ``index``.
         """
         self._check_epoch()
-        output, student = _run(self._extract_student, inputs)
-        teacher = self._teacher_features(inputs)
+        output, caught = self._extract_student.run(inputs)
+        seen = self.teachers.see(inputs, output, caught) if self.criteria else {}
+        student = with_logits(
+            output, {name: x for name, x in caught.items() if name not in self.teachers.extra_specs()}
+        )
         where = {} if index is None else {"index": index}
+        own, others = shared(student | where), {name: shared(found | where) for name, found in seen.items()}
         values: dict[str, Tensor] = {}
         outputs: dict[str, CriterionOutput] = {}
         if self.weights[TASK] > 0 or (labels is not None and MODEL_OUTPUT in student):
             values[TASK] = self._task(output, student, labels)
-        for name, criterion in self.criteria.items():
-            outputs[name] = criterion(student | where, teacher | where, labels)
-            values[name] = self._value(name, outputs[name])
-        loss = torch.stack([times(self.weights[name], raised(value)) for name, value in values.items()]).sum()
+        for name, pair in self.pairs.items():
+            outputs[name] = self.criteria[pair.criterion](own, others[pair.teacher], labels)
+            values[name] = self._value(pair.criterion, outputs[name])
+        loss = torch.stack([times(self._weight(name), raised(value)) for name, value in values.items()]).sum()
         if any(weight == 0 for name, weight in self.weights.items() if name != TASK or TASK in values):
             loss = reaching(loss, self.learnable_parameters())
-        return Step(loss, output, self._logs(loss, values, outputs), _flat(outputs), student, teacher)
+        return Step(loss, output, self._logs(loss, values, outputs), _flat(outputs), student, _joined(seen))
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
         """Give the scheduled weights the values that they have in an epoch.
@@ -162,16 +186,14 @@ class Distiller(nn.Module):
         for name, schedule in self.schedules.items():
             self.weights[name] = scheduled(name, schedule, epoch, epochs)
 
+    def update_teachers(self) -> None:
+        """Move the teachers that are averages of the student towards it; call it after each step of the optimiser."""
+        self.teachers.update(self.student)
+
     def learnable_parameters(self) -> list[nn.Parameter]:
         """What the optimiser should train: the student, and whatever the criteria learn."""
         modules = (self.student, self.criteria)
         return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
-
-    def train(self, mode: bool = True) -> "Distiller":
-        """Set training mode for all but the teacher, unless ``teacher_mode`` says otherwise."""
-        super().train(mode)
-        self._set_teacher_mode()
-        return self
 
     def _check_epoch(self) -> None:
         waiting = [name for name in self.schedules if name not in self.weights]
@@ -181,24 +203,20 @@ class Distiller(nn.Module):
                 "epoch yet"
             )
 
-    def _set_teacher_mode(self) -> None:
-        if self.teacher is not None:
-            self.teacher.train(self.training and self.teacher_mode == "train")
-
-    def _teacher_features(self, inputs: Any) -> dict[str, Tensor]:
-        """What the criteria see of the teacher; it does not run where nothing asks."""
-        if self._extract_teacher is None or not self.criteria:
-            return {}
-        with torch.no_grad():
-            return _run(self._extract_teacher, inputs)[1]
-
     def _task(self, output: Any, features: Features, labels: Tensor | None) -> Tensor:
         if labels is None:
             raise ValueError(
                 f"the task has weight {self.weights[TASK]} and needs labels, got none; without labels its weight is 0"
             )
-        named = MODEL_OUTPUT in features and not _has_logits(output)
+        named = MODEL_OUTPUT in features and not has_logits(output)
         return self.task_loss(features[MODEL_OUTPUT] if named else model_logits(output), labels)
+
+    def _weight(self, name: str) -> float:
+        """Of the task, or of a comparison: its criterion's times its teacher's."""
+        if name == TASK:
+            return self.weights[TASK]
+        pair = self.pairs[name]
+        return self.weights[pair.criterion] * self.weights.get(pair.teacher, 1.0)
 
     def _value(self, name: str, output: CriterionOutput) -> Tensor:
         """A criterion's value, with the factors on its terms if there are any."""
@@ -222,55 +240,42 @@ class Distiller(nn.Module):
         logs = {TOTAL: loss.detach()}
         for name, value in values.items():
             logs[name] = value.detach()
-            logs[f"weighted/{name}"] = times(self.weights[name], value.detach())
+            logs[f"weighted/{name}"] = times(self._weight(name), value.detach())
         for name, result in outputs.items():
-            terms = self._terms(name)
+            criterion = self.pairs[name].criterion
+            terms = self._terms(criterion)
             for term, value in result.terms.items():
                 logs[f"{name}/{term}"] = value.detach()
-                weight = self.weights[name] * self.weights.get(f"{name}/{term}", 1.0)
+                weight = self._weight(name) * self.weights.get(f"{criterion}/{term}", 1.0)
                 logs[f"weighted/{name}/{term}"] = times(weight, terms[term].weight * value.detach())
                 logs[f"{name}/{term}/marginal_error"] = result.comparisons[term].marginal_error.amax()
         return logs
 
 
-def _check_apart(student: nn.Module, teacher: nn.Module) -> None:
-    """Freezing the teacher must not freeze the student."""
-    theirs = {id(parameter) for parameter in teacher.parameters()}
-    shared = [
-        name for name, parameter in student.named_parameters() if id(parameter) in theirs and parameter.requires_grad
-    ]
-    if shared:
+def _with_extra(spec: Spec, teachers: Teachers) -> Spec:
+    """What is to be caught while the student runs: its own features, and those with which it teaches itself."""
+    if not teachers.itself:
+        return spec
+    if not isinstance(spec, Mapping):
         raise ValueError(
-            f"needs a teacher with parameters of its own, got {len(shared)} trainable ones of the student, such as "
-            f"{shared[0]!r}: distil from copy.deepcopy(student), or freeze what is shared first"
+            "a student that teaches itself needs student_features by name, module paths or functions of the output, "
+            "got one function of all"
         )
+    for own in teachers.own_specs.values():
+        if not own or dict(spec) == own:
+            raise ValueError(
+                "a student that teaches itself needs teacher_features that name other parts of it than "
+                f"student_features, got {own} and {dict(spec)}; for another model of its kind, give a copy.deepcopy"
+            )
+    return {**spec, **teachers.extra_specs()}
 
 
-def _has_logits(output: Any) -> bool:
-    return isinstance(getattr(output, "logits", output), Tensor)
-
-
-def _run(extract: FeatureExtractor, inputs: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Output and features, ``logits`` among them wherever the output has any."""
-    output, features = extract.run(inputs)
-    if MODEL_OUTPUT not in features and _has_logits(output):
-        features[MODEL_OUTPUT] = model_logits(output)
-    return output, features
+def _joined(seen: Mapping[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    """All teachers' features, with the teacher before the name where there are several."""
+    if len(seen) < 2:
+        return next(iter(seen.values()), {})
+    return {f"{teacher}/{name}": x for teacher, features in seen.items() for name, x in features.items()}
 
 
 def _flat(outputs: Mapping[str, CriterionOutput]) -> dict[str, Comparison]:
     return {f"{name}/{term}": seen for name, output in outputs.items() for term, seen in output.comparisons.items()}
-
-
-def _leave_teacher_out(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
-    for key in [key for key in state if key.startswith(f"{prefix}teacher.")]:
-        del state[key]
-
-
-def _keep_teacher(module: nn.Module, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-    """Loading a state without the teacher leaves the teacher as it is."""
-    teacher = module.teacher
-    if not isinstance(teacher, nn.Module):
-        return
-    for key, value in teacher.state_dict(prefix=f"{prefix}teacher.").items():
-        state.setdefault(key, value)

@@ -5,8 +5,10 @@ An encoder is a module: called with features and labels it returns its graphs, `
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
@@ -14,7 +16,8 @@ from graphkd import checks
 from graphkd.features import hard, pick
 from graphkd.measures import unit
 from graphkd.memory import MemoryBank
-from graphkd.typing import Features
+from graphkd.precision import raised
+from graphkd.typing import Features, Real
 
 Hops = tuple[Data, ...]
 """The graph before message passing (hop 0) and after each convolution (hop i)."""
@@ -107,7 +110,7 @@ class Several(nn.Module):
 
 
 class Remembering(nn.Module):
-    """An encoder with a memory: behind its hops comes one more graph, of what is remembered of the whole data set.
+    r"""An encoder with a memory: behind its hops comes one more graph, of what is remembered of the whole data set.
 
     That graph starts with the batch's own samples as they were remembered, so that node i is the partner of sample i;
     behind them come the rows that serve as negatives, see :meth:`graphkd.memory.MemoryBank.recall`. In training, what
@@ -120,20 +123,24 @@ class Remembering(nn.Module):
         encoder: Of the batch; hop 0 is remembered.
         bank: The memory.
         num_negatives: How many rows are drawn as negatives in each step.
+        blend: If given, one more graph comes behind: the remembered one, its partner rows r replaced by
+            :math:`\mathrm{unit}((1 - \beta)\, r + \beta\, g)`, with g the encoder's last hop, without gradient.
     """
 
-    def __init__(self, encoder: GraphEncoder, bank: MemoryBank, num_negatives: int) -> None:
+    def __init__(self, encoder: GraphEncoder, bank: MemoryBank, num_negatives: int, blend: Real | None = None) -> None:
         super().__init__()
         checks.at_least("num_negatives", num_negatives, 1)
-        self.encoder, self.bank, self.num_negatives = encoder, bank, num_negatives
+        if blend is not None:
+            checks.share("blend", blend)
+        self.encoder, self.bank, self.num_negatives, self.blend = encoder, bank, num_negatives, blend
 
     @property
     def last_hop(self) -> int:
-        """The index of the remembered graph."""
-        return self.encoder.last_hop + 1
+        """The index of the remembered graph, or of the blended one behind it."""
+        return self.encoder.last_hop + (1 if self.blend is None else 2)
 
     def forward(self, features: Features, labels: Tensor | None = None) -> Hops:
-        """The encoder's graphs, then the remembered one."""
+        """The encoder's graphs, then the remembered one, then the blended one if there is any."""
         hops = self.encoder(features, labels)
         index = pick(features, "index")
         labels = None if labels is None else hard(labels)
@@ -141,18 +148,62 @@ class Remembering(nn.Module):
         if self.training:
             x = checks.nodes("a memory's rows", hops[0])
             self.bank.update(index, x, labels)
-        return (*hops, remembered)
+        if self.blend is None:
+            return (*hops, remembered)
+        return (*hops, remembered, _blended(remembered, checks.nodes("a memory's rows", hops[-1]), self.blend))
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"num_negatives={self.num_negatives}, blend={self.blend}"
 
 
 Encoder = GraphEncoder | Several | Remembering
 """What a criterion takes."""
 
 
+class Shared(dict[str, Tensor]):
+    """One network's features of one batch, with the graphs that were built of them.
+
+    Builders that are equal run once for all that are given it: the same function, or ``functools.partial`` of it with
+    equal arguments. Learned builders are equal only to themselves.
+    """
+
+    def __init__(self, features: Features) -> None:
+        super().__init__({name: raised(x) for name, x in features.items()})
+        self._graphs: dict[Hashable, tuple[Tensor | None, Data]] = {}
+
+    def graph(self, build: Build, labels: Tensor | None) -> Data:
+        """What the builder makes of the features, and of the labels if there are any."""
+        key = _key(build)
+        if key not in self._graphs or self._graphs[key][0] is not labels:
+            self._graphs[key] = labels, build(self if labels is None else {**self, "labels": labels})
+        return self._graphs[key][1]
+
+
+def shared(features: Features) -> Shared:
+    """Features in float32 at least, whose graphs are built once.
+
+    >>> import torch
+    >>> from graphkd.graphs import samples
+    >>> seen = shared({"feat": torch.zeros(2, 3)})
+    >>> seen.graph(samples, None) is seen.graph(samples, None)
+    True
+    """
+    return features if isinstance(features, Shared) else Shared(features)
+
+
+def _key(build: Build) -> Hashable:
+    key = (build.func, build.args, tuple(sorted(build.keywords.items()))) if isinstance(build, partial) else build
+    try:
+        hash(key)
+    except TypeError:
+        return id(build)
+    return key
+
+
 def _built(build: Build, features: Features, labels: Tensor | None) -> Data:
-    if labels is None:
-        return copy.copy(build(features))
-    graph = copy.copy(build({**features, "labels": labels}))
-    if graph.get("node") is None:
+    graph = copy.copy(shared(features).graph(build, labels))
+    if labels is not None and graph.get("node") is None:
         graph.y = labels
     return graph
 
@@ -162,6 +213,16 @@ def _with_nodes(graph: Data, x: Tensor) -> Data:
     hop = copy.copy(graph)
     hop.x = x
     return hop
+
+
+def _blended(remembered: Data, x: Tensor, share: Real) -> Data:
+    """A remembered graph whose partner rows have moved towards those of the batch."""
+    rows = checks.nodes("a memory's rows", remembered)
+    if x.shape[-1] != rows.shape[-1]:
+        raise ValueError(f"a memory of width {rows.shape[-1]} can only be blended with such rows, got {tuple(x.shape)}")
+    n = len(x)
+    partners = unit((1 - share) * rows[:n] + share * x.detach())
+    return _with_nodes(remembered, torch.cat([partners, rows[n:]]))
 
 
 def _convolve(conv: nn.Module, graph: Data) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphkd import checks
-from graphkd.typing import Features
+from graphkd.typing import UNLABELLED, Features
 
 Adaptor = Callable[[Any], Tensor]
 """A function of the model's output that returns one feature."""
@@ -145,6 +145,25 @@ def hard(labels: Tensor) -> Tensor:
     (tensor([1]), tensor([1]))
     """
     return labels.argmax(-1) if labels.is_floating_point() and labels.dim() == 2 else labels
+
+
+def classes_of(features: Features, logits: Tensor) -> Tensor:
+    """One class per sample, from the feature ``labels``: -100 where there is none, the most likely one of soft labels.
+
+    Raises:
+        ValueError: For labels that are no class of these logits.
+
+    >>> classes_of({"labels": torch.tensor([2, -100])}, torch.zeros(2, 3)), classes_of({}, torch.zeros(2, 3))
+    (tensor([   2, -100]), tensor([-100, -100]))
+    """
+    labels = features.get("labels")
+    if labels is None:
+        return torch.full(logits.shape[:1], UNLABELLED, device=logits.device)
+    if labels.is_floating_point() and labels.shape != logits.shape:
+        raise ValueError(f"soft labels need the shape of the logits, {tuple(logits.shape)}, got {tuple(labels.shape)}")
+    labels = hard(labels)
+    checks.class_labels(labels, logits)
+    return labels
 
 
 def vectors(features: Features, name: str) -> Tensor:

@@ -2,13 +2,14 @@
 
 A node is a row. Edges run from neighbour to centre: ``edge_index`` (2, e) has sources in row 0, centres in row 1. Who
 is joined with whom carries no gradient; ``edge_weight``, where there is one, does. ``mass`` is present where it is not
-uniform. ``node`` says what a node is where it is no sample of the batch: ``class``, ``neuron``, ``cell`` or
-``remembered``. Builders run where the features live, without SciPy; those whose number of edges is fixed never make the
-host wait for the device.
+uniform. ``node`` says what a node is where it is no sample of the batch: ``class``, ``neuron``, ``cell``, ``batch``
+or ``remembered``. Builders run where the features live, without SciPy; those whose number of edges is fixed never make
+the host wait for the device.
 
 Rows may come as several graphs: ``x`` (b n d) gives a :class:`~torch_geometric.data.Batch` of b graphs.
 """
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -220,6 +221,30 @@ def stacked(*graphs: Data) -> Data:
     if first.get("negatives") is not None:
         batch.negatives = torch.stack([graph.negatives for graph in graphs])
     return batch
+
+
+def continued(graph: Data, other: Data, n: int) -> Data:
+    """The first n nodes of a graph, then those behind the first n of another: ``x``, ``mass``, ``negatives``.
+
+    For graphs of which the first n nodes are the partners of n samples and the others are their negatives: positives of
+    one network, negatives of the other.
+
+    >>> partners, negatives = point_cloud(torch.zeros(2, 1)), point_cloud(torch.ones(5, 1))
+    >>> continued(partners, negatives, 2).x.flatten()
+    tensor([0., 0., 1., 1., 1.])
+    """
+    first, behind = checks.nodes("the first nodes", graph), checks.nodes("the nodes behind", other)
+    if min(first.shape[-2], behind.shape[-2]) < n or first.shape[-1] != behind.shape[-1]:
+        raise ValueError(
+            f"needs two graphs of at least {n} nodes of one width to continue one with the other, got shapes "
+            f"{tuple(first.shape)} and {tuple(behind.shape)}"
+        )
+    joined = copy.copy(graph)
+    joined.x = torch.cat([first[..., :n, :], behind[..., n:, :]], -2)
+    joined.mass = torch.cat([masses(graph)[..., :n], masses(other)[..., n:]], -1)
+    if graph.get("negatives") is not None and other.get("negatives") is not None:
+        joined.negatives = torch.cat([graph.negatives[..., :n], other.negatives[..., n:]], -1)
+    return joined
 
 
 def masses(graph: Data) -> Float[Tensor, "*b n"]:

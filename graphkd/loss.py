@@ -12,9 +12,9 @@ from torch_geometric.data import Data
 
 from graphkd import checks, display
 from graphkd.couplings import Identity
-from graphkd.encoders import Encoder, Remembering, Several
-from graphkd.graphs import masses, stacked
-from graphkd.precision import no_autocast, raised
+from graphkd.encoders import Encoder, Remembering, Several, shared
+from graphkd.graphs import continued, masses, stacked
+from graphkd.precision import no_autocast
 from graphkd.reductions import TransportCost
 from graphkd.typing import (
     Comparison,
@@ -29,6 +29,7 @@ from graphkd.typing import (
 )
 
 Network = Literal["student", "teacher"]
+Networks = tuple[Network, ...]
 
 LINE = 112
 """Width of a criterion's table, so that it fits into 120 columns also inside another module."""
@@ -89,6 +90,11 @@ class GraphLoss(nn.Module):
                 f"a cost needs student and teacher nodes of one width, got {x.shape[-1]} and {y.shape[-1]}: project "
                 "them, or compare relations only"
             )
+        if self.cost is not None and x.shape[:-2] != y.shape[:-2]:
+            raise ValueError(
+                "a cost needs as many problems on both sides, got nodes of shapes "
+                f"{tuple(x.shape)} and {tuple(y.shape)}"
+            )
         with no_autocast(x.device):
             cost = None if self.cost is None else self.cost(x, y)
             relations = None if self.relation is None else Relations(self.relation(student), self.relation(teacher))
@@ -130,6 +136,8 @@ class Term:
         teacher: Hop of the graph on the teacher's side.
         networks: Which network each side's graph comes from; a term may compare a network with itself.
         both_ways: Whether the networks are also exchanged, as a second problem of one batch: nodes (2 n d).
+        own_negatives: Whether the nodes behind the partners on the teacher's side, its negatives, come from the same
+            hop of the network of the student's side instead: positives of the other network, negatives of one's own.
     """
 
     loss: GraphLoss
@@ -138,6 +146,7 @@ class Term:
     teacher: int = 0
     networks: tuple[Network, Network] = ("student", "teacher")
     both_ways: bool = False
+    own_negatives: bool = False
 
     def __post_init__(self) -> None:
         if not -float("inf") < self.weight < float("inf"):
@@ -156,19 +165,33 @@ class Term:
         return (
             name,
             display.described(self.weight),
-            f"{one} {self.student} / {other} {self.teacher}{', both ways' if self.both_ways else ''}",
+            f"{one} {self.student} / {other} {self.teacher}{', both ways' if self.both_ways else ''}"
+            f"{', own negatives' if self.own_negatives else ''}",
             *("" if part is None else display.described(part, width) for part in parts),
         )
 
     def sides(self, hops: Mapping[Network, Sequence[Data]]) -> tuple[Data, Data]:
         """The two graphs that are compared."""
         one, other = self.networks
-        if self.both_ways:
-            return (
-                stacked(hops[one][self.student], hops[other][self.student]),
-                stacked(hops[other][self.teacher], hops[one][self.teacher]),
-            )
-        return hops[one][self.student], hops[other][self.teacher]
+        forth = self._problem(hops[one], hops[other])
+        if not self.both_ways:
+            return forth
+        back = self._problem(hops[other], hops[one])
+        return stacked(forth[0], back[0]), stacked(forth[1], back[1])
+
+    def reached(self) -> tuple[Networks, Networks]:
+        """The networks whose hop on the student's side is needed, and those of the teacher's side."""
+        one, other = self.networks
+        return (self.networks if self.both_ways else (one,)), (
+            self.networks if self.both_ways or self.own_negatives else (other,)
+        )
+
+    def _problem(self, own: Sequence[Data], its: Sequence[Data]) -> tuple[Data, Data]:
+        """The graphs that are compared one way."""
+        student, teacher = own[self.student], its[self.teacher]
+        if self.own_negatives:
+            teacher = continued(teacher, own[self.teacher], checks.nodes("the student's nodes", student).shape[-2])
+        return student, teacher
 
 
 @final
@@ -197,10 +220,10 @@ class Criterion(nn.Module):
         self.terms = dict(terms)
         self.losses = nn.ModuleDict({name: term.loss for name, term in terms.items()})
         for name, term in self.terms.items():
-            for side, network, hop in zip(
-                ("student", "teacher"), term.networks, (term.student, term.teacher), strict=True
+            for side, networks, hop in zip(
+                ("student", "teacher"), term.reached(), (term.student, term.teacher), strict=True
             ):
-                most = min(getattr(self, name).last_hop for name in (term.networks if term.both_ways else (network,)))
+                most = min(getattr(self, network).last_hop for network in networks)
                 if not 0 <= hop <= most:
                     raise ValueError(f"term {name!r} needs a {side} hop in 0..{most}, got {hop}")
 
@@ -211,8 +234,8 @@ class Criterion(nn.Module):
         _check_batch(student_features, teacher_features, labels)
         with no_autocast(_device(student_features)):
             hops: dict[Network, Sequence[Data]] = {
-                "student": self.student(_raised(student_features), labels),
-                "teacher": self.teacher(_raised(teacher_features), labels),
+                "student": self.student(shared(student_features), labels),
+                "teacher": self.teacher(shared(teacher_features), labels),
             }
             comparisons = {name: term.loss.compare(*term.sides(hops)) for name, term in self.terms.items()}
         terms = {name: comparison.value for name, comparison in comparisons.items()}
@@ -265,11 +288,6 @@ def _encoder(encoder: Encoder, width: int) -> tuple[str, ...]:
 
 def _device(features: Features) -> torch.device:
     return next(iter(features.values())).device
-
-
-def _raised(features: Features) -> Features:
-    """Half-precision features in float32."""
-    return {name: raised(x) for name, x in features.items()}
 
 
 def _check_batch(student: Features, teacher: Features, labels: Tensor | None) -> None:

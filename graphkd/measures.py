@@ -44,6 +44,18 @@ def unit(x: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b n d"]:
     return x / torch.where(length > 0, length, 1.0)
 
 
+def centred(x: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b n d"]:
+    """Rows without their means; a constant row is zero, whatever its mean was rounded to.
+
+    >>> centred(torch.tensor([[3.0, 4.0], [0.1, 0.1]]))
+    tensor([[-0.5000,  0.5000],
+            [ 0.0000,  0.0000]])
+    """
+    spread = x - x.mean(-1, keepdim=True)
+    noise = spread.abs() <= 8 * torch.finfo(x.dtype).eps * x.abs().amax(-1, keepdim=True)
+    return torch.where(noise.all(-1, keepdim=True), spread - spread.detach(), spread)
+
+
 @full_precision
 def inner(x: Rows, y: OtherRows) -> Pairs:
     r"""Inner product :math:`\langle x_i, y_j \rangle`, a similarity.
@@ -83,7 +95,7 @@ def correlation(x: Rows, y: OtherRows) -> Pairs:
     >>> correlation(torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[5.0, 4.0, 3.0], [1.0, 1.0, 1.0]]))
     tensor([[-1.0000,  0.0000]])
     """
-    return cosine(_centred(x), _centred(y))
+    return cosine(centred(x), centred(y))
 
 
 @full_precision
@@ -139,6 +151,16 @@ def sqeuclidean(x: Rows, y: OtherRows) -> Pairs:
     # gradient does not suffer from it and is kept.
     noise = distance < (8 + x.shape[-1] ** 0.5) * torch.finfo(x.dtype).eps * squares
     return torch.where(noise, distance - distance.detach(), distance)
+
+
+@full_precision
+def mean_sqeuclidean(x: Rows, y: OtherRows) -> Pairs:
+    r"""Squared Euclidean distance per attribute, :math:`\|x_i - y_j\|^2 / d`, which does not grow with the width.
+
+    >>> mean_sqeuclidean(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
+    tensor([[12.5000]])
+    """
+    return sqeuclidean(x, y) / x.shape[-1]
 
 
 @full_precision
@@ -259,14 +281,9 @@ class Fixed(nn.Module):
 def is_similarity(measure: Measure) -> bool:
     """Whether nearer means larger: :func:`cosine`, :func:`inner`, :func:`correlation`; any other is read as a distance.
 
+    But for those that say of themselves, by an attribute ``similarity``, what they are, such as the kernels.
+
     >>> is_similarity(cosine), is_similarity(euclidean)
     (True, False)
     """
-    return measure in (cosine, inner, correlation)
-
-
-def _centred(x: Tensor) -> Tensor:
-    """Rows without their means; a constant row is zero, whatever its mean was rounded to."""
-    spread = x - x.mean(-1, keepdim=True)
-    noise = spread.abs() <= 8 * torch.finfo(x.dtype).eps * x.abs().amax(-1, keepdim=True)
-    return torch.where(noise.all(-1, keepdim=True), spread - spread.detach(), spread)
+    return measure in (cosine, inner, correlation) or getattr(measure, "similarity", False)

@@ -1,4 +1,4 @@
-"""A memory of the whole data set's embeddings, for losses that contrast a sample with many others."""
+"""What samples are contrasted with: the rest of the batch, a memory of the whole data set, a queue of past batches."""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,10 +6,11 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from graphkd import checks
-from graphkd.graphs import point_cloud
+from graphkd.features import hard
+from graphkd.graphs import point_cloud, samples
 from graphkd.measures import unit
 from graphkd.precision import raised
-from graphkd.typing import UNLABELLED, Real
+from graphkd.typing import UNLABELLED, Features, Real
 
 
 class MemoryBank(nn.Module):
@@ -104,6 +105,90 @@ class MemoryBank(nn.Module):
                 f"a memory of {len(self.rows)} samples needs an index of at least 0 and below that, got "
                 f"{int(index.min())} to {int(index.max())}"
             )
+
+
+class Queue(nn.Module):
+    """The latest embeddings, oldest out first. A buffer, saved with the model; each process has a queue of its own.
+
+    It starts empty: places that are not filled yet have no mass, so that nothing is compared with random rows.
+
+    Args:
+        size: How many embeddings there are at most, those of the current batch among them.
+        dim: Width of an embedding.
+
+    Source: He, Fan, Wu, Xie, Girshick, "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020,
+    arXiv:1911.05722.
+
+    >>> queue = Queue(size=5, dim=2)
+    >>> queue.push(torch.ones(3, 2))
+    >>> queue.recall(torch.zeros(2, 2)).mass
+    tensor([0.2000, 0.2000, 0.2000, 0.2000, 0.2000, 0.0000, 0.0000])
+    """
+
+    rows: Tensor
+    pushed: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        checks.at_least("size", size, 1)
+        checks.at_least("dim", dim, 1)
+        self.register_buffer("rows", torch.zeros(size, dim))
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
+
+    def recall(self, x: Float[Tensor, "n d"]) -> Data:
+        """A graph without edges of a batch, n nodes, and behind it the queue, as if the batch were in it already.
+
+        What the batch would push out, and what is not filled yet, has no mass; the other nodes share it evenly.
+        """
+        self._check(x)
+        n, size = len(x), len(self.rows)
+        place = torch.arange(size, device=x.device)
+        stays = (place < self.pushed) & ((place - self.pushed) % size >= n)
+        counts = torch.cat([stays.new_ones(n), stays]).to(self.rows.dtype)
+        nodes = torch.cat([raised(x).detach().to(self.rows.dtype), self.rows])
+        graph = point_cloud(nodes, counts / counts.sum())
+        graph.node = "remembered"
+        return graph
+
+    @torch.no_grad()
+    def push(self, x: Float[Tensor, "n d"]) -> None:
+        """Let a batch in, in place of the oldest embeddings; of a batch larger than the queue, the last rows."""
+        self._check(x)
+        size = len(self.rows)
+        latest = raised(x)[-size:].to(self.rows.dtype)
+        first = self.pushed + len(x) - len(latest)
+        self.rows[(first + torch.arange(len(latest), device=x.device)) % size] = latest
+        self.pushed += len(x)
+
+    def extra_repr(self) -> str:
+        """Size and width."""
+        size, dim = self.rows.shape
+        return f"size={size}, dim={dim}"
+
+    def _check(self, x: Tensor) -> None:
+        if x.shape[-1] != self.rows.shape[1]:
+            raise ValueError(f"a queue of width {self.rows.shape[1]} needs such rows, got {tuple(x.shape)}")
+
+
+def samples_apart(features: Features, same_class: bool = False) -> Data:
+    """The samples of a batch with their ``feat``, each the negative of all others: a builder of an encoder.
+
+    Args:
+        features: With ``labels``, where there are any.
+        same_class: Whether samples known to be of one class are negatives of each other too.
+
+    >>> features = {"feat": torch.zeros(3, 2), "labels": torch.tensor([7, 7, -100])}
+    >>> samples_apart(features).negatives
+    tensor([[0., 0., 1.],
+            [0., 0., 1.],
+            [1., 1., 0.]])
+    """
+    graph = samples(features)
+    x, labels = checks.nodes("samples", graph), None if same_class else features.get("labels")
+    index = torch.arange(len(x), device=x.device)
+    labels = None if labels is None else hard(labels)
+    graph.negatives = others(index, index, labels, labels)
+    return graph
 
 
 def others(

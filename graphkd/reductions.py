@@ -1,17 +1,19 @@
 """Reductions: which number of a transport is minimised. Called with what a loss computed; frozen, or modules."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Data
 
 from graphkd import checks
+from graphkd.contrasts import InfoNCE as InfoNCE
+from graphkd.contrasts import NoiseContrast as NoiseContrast
 from graphkd.discrepancies import Factored, mse
 from graphkd.graphs import masses
+from graphkd.precision import root
 from graphkd.relations import Pairwise, own_plan
 from graphkd.typing import Coupling, Discrepancy, Measure, Real, Relations, Transport
 
@@ -78,6 +80,8 @@ class TransportCost:
         loss = self.discrepancy
         own = torch.einsum("...i,...ik,...k->...", p, loss.f1(relations.student), p)
         other = torch.einsum("...j,...jl,...l->...", q, loss.f2(relations.teacher), q)
+        if loss.h1 is None or loss.h2 is None:
+            return own + other
         mixed = loss.h1(relations.student) @ plan @ loss.h2(relations.teacher).mT
         return own + other - (mixed * plan).sum((-2, -1))
 
@@ -134,89 +138,34 @@ class PlanGap:
         return torch.linalg.vector_norm(gap, dim=(-2, -1)).mean() / size
 
 
-class NoiseContrast(nn.Module):
-    r"""Tell each sample's partner from negatives by noise-contrastive estimation.
+@dataclass(frozen=True)
+class RelationGap:
+    r"""Frobenius distance of the two relations, node i with node i, as in embedding graph alignment (EGA).
 
-    .. math::
-        -\sum_{ij} P_{ij} \log \frac{h_{ij}}{h_{ij} + c_i} - \sum_{ij} a_i N_{ij} \log \frac{c_i}{h_{ij} + c_i},
-        \qquad h_{ij} = \frac{e^{-M_{ij} / T}}{Z}, \quad c_i = \frac{1}{m} \sum_j N_{ij}
+    .. math:: n \sqrt{\sum_{ik} a_i a_k (C^s_{ik} - C^t_{ik})^2}
 
-    P is the coupling of partners and N, the attribute ``negatives`` (*b n m) of the teacher's graph, says how often
-    node j is a negative of node i. Z, one for each problem, is set by the first batch in training so that the mean of h
-    over partners and negatives is 1 / m, and then stays. Summed over problems, not averaged: both ways add up.
+    With uniform masses this is :math:`\| C^s - C^t \|_F`, not squared, which grows with the number of nodes.
+    ``intensive=True`` leaves n out: the root of the mean square. Its gradient is zero where the two agree.
 
-    Args:
-        temperature: T, in units of the cost.
-        num_nodes: m, how many nodes negatives are drawn from; the teacher's nodes of the batch, if omitted.
-        logs: Without, the logarithms are dropped and what is left is the dual form of a Wasserstein distance with the
-            bounded critic :math:`g = h / (h + c)`, mean over partners minus mean over negatives, to be maximised:
-            :math:`-\sum_{ij} P_{ij} g_{ij} + \sum_{ij} a_i N_{ij} g_{ij} / \sum_j N_{ij}`.
-        num_problems: How many problems come in a batch: two for a term that goes both ways.
-
-    Source: Gutmann, Hyvärinen, "Noise-contrastive estimation", AISTATS 2010; with a fixed Z as in the released code of
-    Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020, arXiv:1910.10699, whose 1e-7 in the
-    denominators is kept.
+    Raises:
+        ValueError: At the call for a plan that is not paired, and without relations.
     """
+
+    intensive: bool = False
 
     reads_plan = False
 
-    log_normalizer: Tensor
-
-    def __init__(
-        self, temperature: Real = 0.07, num_nodes: int | None = None, logs: bool = True, num_problems: int = 1
-    ) -> None:
-        super().__init__()
-        checks.positive("temperature", temperature)
-        if num_nodes is not None:
-            checks.at_least("num_nodes", num_nodes, 1)
-        self.temperature, self.num_nodes, self.logs = temperature, num_nodes, logs
-        checks.at_least("num_problems", num_problems, 1)
-        self.register_buffer("log_normalizer", torch.full((num_problems, 1, 1), torch.nan))
-
-    def forward(
+    def __call__(
         self, transport: Transport, cost: Tensor | None, relations: Relations | None, graphs: tuple[Data, Data]
     ) -> Float[Tensor, ""]:
-        """The contrast."""
-        negatives = graphs[1].get("negatives")
-        if cost is None or negatives is None:
-            raise ValueError("NoiseContrast needs a cost, and a teacher's graph that says which nodes are negatives")
-        plan, a = transport.plan, masses(graphs[0]).to(cost.dtype).unsqueeze(-1)
-        if cost.shape[:-2].numel() != len(self.log_normalizer):
-            raise ValueError(
-                f"NoiseContrast(num_problems={len(self.log_normalizer)}) needs costs of {len(self.log_normalizer)} "
-                f"problem(s), got shape {tuple(cost.shape)}"
-            )
-        negatives = negatives.to(cost.dtype)
-        nodes = self.num_nodes or cost.shape[-1]
-        score = -cost / self.temperature
-        log_h = score - self._normalizer(score.detach(), plan > 0, negatives) - math.log(nodes)
-        noise = negatives.sum(-1, keepdim=True) / nodes
-        log_both = torch.logaddexp(log_h, (noise + 1e-7).log())
-        if not self.logs:
-            share = negatives / negatives.sum(-1, keepdim=True).clamp_min(1)
-            return ((a * share - plan) * (log_h - log_both).exp()).sum()
-        log_noise = torch.where(noise > 0, noise, 1.0).log()
-        return -(plan * (log_h - log_both) + a * negatives * (log_noise - log_both)).sum()
-
-    def _normalizer(self, score: Tensor, partners: Tensor, negatives: Tensor) -> Tensor:
-        """The logarithm of the mean of exp(score), of the first batch that was trained on."""
-        times = partners + negatives
-        axes = (-2, -1)
-        # Nodes that are neither may be nearer than all that count.
-        largest = score.masked_fill(times == 0, -torch.inf).amax(axes, keepdim=True)
-        total = ((score - largest).clamp_max(0).exp() * times).sum(axes, keepdim=True)
-        current = largest + (total / times.sum(axes, keepdim=True)).log()
-        kept = torch.where(self.log_normalizer.isnan(), current, self.log_normalizer.to(current.dtype))
-        if self.training:
-            self.log_normalizer = kept
-        return kept
-
-    def extra_repr(self) -> str:
-        """The settings."""
-        num_problems = len(self.log_normalizer)
-        return (
-            f"temperature={self.temperature}, num_nodes={self.num_nodes}, logs={self.logs}, num_problems={num_problems}"
-        )
+        """The distance, averaged over leading axes."""
+        if relations is None or not transport.paired:
+            lacking = "a loss without a relation" if relations is None else "a plan that is not the identity"
+            raise ValueError(f"RelationGap needs a relation and the identity coupling, got {lacking}")
+        share = root(transport.plan.sum(-1))
+        gap = share.unsqueeze(-1) * (relations.student - relations.teacher) * share.unsqueeze(-2)
+        size = 1.0 if self.intensive else float(gap.shape[-1])
+        return size * torch.linalg.vector_norm(gap, dim=(-2, -1)).mean()
 
 
 @dataclass(frozen=True)

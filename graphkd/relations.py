@@ -1,4 +1,4 @@
-"""Relations: how the nodes of one graph relate, a graph of n nodes to a matrix (n n).
+"""Relations: how the nodes of one graph relate, a graph of n nodes to a matrix (n n), or to several of them (v n n).
 
 Relations of classes, each a set of samples, are in :mod:`graphkd.cka`.
 """
@@ -17,7 +17,7 @@ from graphkd.cka import class_distance as class_distance
 from graphkd.cka import linear_cka as linear_cka
 from graphkd.cka import rbf_cka as rbf_cka
 from graphkd.graphs import masses
-from graphkd.measures import cosine
+from graphkd.measures import cosine, euclidean, full_precision
 from graphkd.typing import Coupling, Measure, Relation
 
 Square = Float[Tensor, "n n"]
@@ -61,6 +61,62 @@ class Pairwise:
         checks.rows("a pairwise relation's nodes", x)
         relation = self.measure(x, x)
         return relation if self.normalize is None else self.normalize(relation)
+
+
+@dataclass(frozen=True)
+class Angle:
+    r"""The angles of all triangles: the cosine, at node i, of the angle between nodes j and k.
+
+    .. math:: C_{ijk} = \cos \angle (x_j, x_i, x_k)
+        = \frac{\langle x_j - x_i, x_k - x_i\rangle}{\|x_j - x_i\| \, \|x_k - x_i\|}
+
+    A batch (v n n) of relations, one as seen from each vertex i; zero where j or k is i or lies on it. With
+    :class:`~graphkd.reductions.TransportCost` at the identity coupling, j and k count by their masses, and the vertices
+    evenly.
+
+    From the inner products of centred rows, :math:`G_{jk} - G_{ij} - G_{ik} + G_{ii}`: the n n d differences are never
+    formed.
+
+    Args:
+        num_vertices: v, how many nodes are vertices, evenly spaced in the graph, the same ones in both networks; all if
+            omitted or where there are fewer. Memory is v n n. Which nodes these are depends on their order, as that of
+            a shuffled batch.
+
+    Raises:
+        ValueError: For no vertices; at the call for nodes that are not one graph (n d).
+
+    >>> corner = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 6.0]])
+    >>> Angle(num_vertices=1)(Data(x=corner))
+    tensor([[[0., 0., 0.],
+             [0., 1., 0.],
+             [0., 0., 1.]]])
+    """
+
+    num_vertices: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_vertices is not None:
+            checks.at_least("num_vertices", self.num_vertices, 1)
+
+    def __call__(self, graph: Data) -> Tensor:
+        """The cosines, as seen from each vertex."""
+        x = checks.nodes("an angle's nodes", graph)
+        if x.dim() != 2:
+            raise ValueError(f"angles need the nodes of one graph, (n, d), got shape {tuple(x.shape)}")
+        return full_precision(self._cosines)(x)
+
+    def _cosines(self, x: Tensor) -> Tensor:
+        n = x.shape[0]
+        v = n if self.num_vertices is None else min(self.num_vertices, n)
+        vertices = torch.arange(v, device=x.device) * n // v
+        x = x - x.mean(0).detach()
+        products = x @ x.T
+        seen, own = products[vertices], products.diagonal()[vertices]
+        inner = products - seen.unsqueeze(-1) - seen.unsqueeze(-2) + own[:, None, None]
+        distance = euclidean(x[vertices], x)
+        apart = distance > 0
+        inverse = torch.where(apart, 1 / torch.where(apart, distance, 1.0), 0.0)
+        return inner * inverse.unsqueeze(-1) * inverse.unsqueeze(-2)
 
 
 @dataclass(frozen=True)

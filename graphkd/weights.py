@@ -1,6 +1,6 @@
 """How much each loss counts: numbers or schedules, of the task, of criteria and of their terms."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,14 @@ TOTAL = "loss"
 
 
 def constants_and_schedules(
-    weights: Mapping[str, Real | Schedule], criteria: Mapping[str, Criterion]
+    weights: Mapping[str, Real | Schedule], criteria: Mapping[str, Criterion], teachers: Sequence[str] = ()
 ) -> tuple[dict[str, float], dict[str, Schedule]]:
     """The weights that are numbers, one for the task and each criterion that is not named, and those that change.
+
+    Args:
+        weights: As given.
+        criteria: By name.
+        teachers: The names of several teachers, each of which may have a weight.
 
     Raises:
         ValueError: For names that are taken, unknown or ambiguous, for negative weights, and for nothing to minimise.
@@ -29,11 +34,11 @@ def constants_and_schedules(
     >>> constants_and_schedules({"task": 2}, {})
     ({'task': 2.0}, {})
     """
-    _check_names(criteria)
+    _check_names(criteria, teachers)
     constants: dict[str, float] = {}
     schedules: dict[str, Schedule] = {}
     for name, weight in (dict.fromkeys([TASK, *criteria], 1.0) | dict(weights)).items():
-        known = _known(name, criteria)
+        known = _known(name, criteria, teachers)
         if name not in known:
             raise ValueError(f"weights needs names among {', '.join(known)}, got {name!r}")
         if isinstance(weight, Schedule):
@@ -100,17 +105,20 @@ class _Reaching(torch.autograd.Function):
         return *gradients, *(torch.zeros_like(parameter) for parameter in ctx.saved_tensors)
 
 
-def _check_names(criteria: Mapping[str, Criterion]) -> None:
+def _check_names(criteria: Mapping[str, Criterion], teachers: Sequence[str]) -> None:
     for name, taken in ((TASK, "the student's own loss"), (TOTAL, "the sum of all")):
+        if name in criteria or name in teachers:
+            raise ValueError(f"no criterion or teacher can be named {name!r}: that is {taken}")
+    for name in teachers:
         if name in criteria:
-            raise ValueError(f"no criterion can be named {name!r}: that is {taken}")
+            raise ValueError(f"no criterion can be named {name!r}: that is a teacher")
     for name, criterion in criteria.items():
         for term in criterion.terms:
             if f"{name}/{term}" in criteria:
                 raise ValueError(f"no criterion can be named {f'{name}/{term}'!r}: that is a term of {name!r}")
 
 
-def _known(name: str, criteria: Mapping[str, Criterion]) -> list[str]:
+def _known(name: str, criteria: Mapping[str, Criterion], teachers: Sequence[str]) -> list[str]:
     """The names that a weight may have: those of terms, where one of them was meant."""
     terms = [
         f"{owner}/{term}"
@@ -118,4 +126,4 @@ def _known(name: str, criteria: Mapping[str, Criterion]) -> list[str]:
         if name.startswith(f"{owner}/")
         for term in criterion.terms
     ]
-    return terms if terms and name not in criteria else [TASK, *criteria]
+    return terms if terms and name not in criteria else [TASK, *criteria, *teachers]

@@ -33,6 +33,28 @@ WKD = {
     "imagenet/wkd_f_resnet50_mobilenetv1": (None, None, 0.005, 2, 4, "bottleneck", 30, 0),
     "imagenet/wkd_lf_resnet50_mobilenetv1": (25, 2, 0.005, 2, 4, "bottleneck", 0, 0),
 }
+# Weights of the task and of the method, as in the code that each config names, with the options they belong to.
+PUBLISHED = {
+    "kd": (0.1, 0.9, {"temperature": 4}),
+    "kd_standardized": (0.1, 9, {"temperature": 2, "standardize": True}),
+    "dkd": (1, 1, {"temperature": 4, "target_weight": 1, "nontarget_weight": 8}),
+    "dist": (1, 1, {"temperature": 4, "inter_weight": 2, "intra_weight": 2}),
+    "fitnet": (1, 100, {"feature": "map"}),
+    "attention_transfer": (1, 1000, {"p": 2, "parity": True}),
+    "vid": (1, 1, {"initial_variance": 5, "eps": 1e-5}),
+    "rkd": (1, 1, {"distance_weight": 25, "angle_weight": 50}),
+    "sp": (1, 3000, {"feature": "map", "parity": True}),
+    "pkt": (1, 30000, {"parity": True}),
+    "irg": (1, 0.005 * 64 / 2, {"edge_weight": 1}),
+    "ega": (1, 1, {"node_weight": 0.8, "edge_weight": 0.24, "parity": True}),
+    "hkd": (1, 3, {"num_samples": 50000, "k": 8, "num_negatives": 16384, "temperature": 0.07, "momentum": 0.9}),
+    "dcd": (1, 1, {"embed_dim": 128, "consistency": 0.5}),
+    "rrd": (1, 1, {"queue_size": 16384, "student_temperature": 0.1, "teacher_temperature": 0.02}),
+    "nst": (1, 50, {"kernel": "polynomial"}),
+    "mmd": (1, 1e-4, {"kernel": "linear", "normalize": False}),
+    "gaussian_w2": (1, 1e-4, {"covariance": "diagonal", "parity": True}),
+    "kd2m": (1, 1e-4, {"kind": "marginal", "normalize": False}),
+}
 KAPPA = {
     "cifar100/class_cost_resnet32x4": (1, "layer3"),
     "cifar100/class_cost_wrn40_2": (1, None),  # for the model's owner to name
@@ -77,7 +99,8 @@ def test_each_config_is_what_train_takes(path: Path, cost_file: Path):
     ]
     chosen = built("train", path, *overrides)
     assert all(isinstance(criterion, Criterion) for criterion in (chosen.criteria or {}).values())
-    constants, schedules = constants_and_schedules(chosen.weights, chosen.criteria or {})
+    teachers = list(chosen.teacher) if isinstance(chosen.teacher, dict) else []
+    constants, schedules = constants_and_schedules(chosen.weights, chosen.criteria or {}, teachers)
     assert set(constants) | set(schedules) == {"task", *criteria} | set(chosen.weights)
     optimizer = chosen.optimizer([torch.nn.Parameter(torch.zeros(1))])
     assert optimizer.defaults["lr"] == pytest.approx(yaml.safe_load(path.read_text())["optimizer"]["init_args"]["lr"])
@@ -114,6 +137,18 @@ def test_wkd_has_the_numbers_of_the_authors(name: str):
     assert there["weights"].get("wkd", 1) == 1
     if logits:
         assert (logits["epsilon"], logits["num_iters"], logits["parity"]) == (0.05, 10, True)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_family_has_its_published_weights(name: str):
+    there = content(f"cifar100/{name}_resnet32x4_resnet8x4")
+    ((key, criterion),) = there["criteria"].items()
+    weight = there["weights"][key]
+    if isinstance(weight, dict):
+        weight = weight["init_args"]["weight"]
+    task, expected, options = PUBLISHED[name]
+    assert (there["weights"]["task"], weight) == (task, pytest.approx(expected))
+    assert options.items() <= criterion["init_args"].items()
 
 
 @pytest.mark.parametrize("name", KAPPA)

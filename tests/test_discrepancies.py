@@ -3,10 +3,13 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch_geometric.data import Data
 
-from graphkd.discrepancies import Factored, kl, mse, smooth_l1
+from graphkd.couplings import Exact, Identity, Product
+from graphkd.discrepancies import Factored, kl, mse, smooth_l1, total
 from graphkd.display import described
 from graphkd.reductions import TransportCost
+from graphkd.typing import Relations
 
 
 def test_squared_difference_is_the_sum_of_its_factors():
@@ -89,3 +92,46 @@ def test_divergence_of_zero_entries_is_finite_with_its_gradient(dtype):
 def test_a_factored_discrepancy_is_told_by_its_name():
     assert (mse.__name__, kl.__name__) == ("squared_difference", "divergence")
     assert described(TransportCost(alpha=0.5, discrepancy=kl)) == "TransportCost(alpha=0.5, discrepancy=divergence)"
+
+
+def test_the_total_is_the_sum_of_its_factors_over_any_two_entries():
+    student, teacher = torch.randn(7, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    factored = total.f1(student)[:, None] + total.f2(teacher)
+    assert isinstance(total, Factored)
+    assert (total.h1, total.h2) == (None, None)
+    assert total.__name__ == "total"
+    for i in range(7):
+        for j in range(5):
+            torch.testing.assert_close(factored[i, j], student[i] + teacher[j])
+            torch.testing.assert_close(total(student[i], teacher[j]), student[i] + teacher[j])
+
+
+def test_the_total_is_what_the_graphs_are_by_themselves_whatever_the_plan():
+    student, teacher = positive(4, 4), positive(6, 6, seed=1)
+    a, b = positive(4), positive(6, seed=1)
+    a, b = a / a.sum(), b / b.sum()
+    cost = positive(4, 6, seed=2)
+    wanted = sum(a[i] * a[k] * student[i, k] for i in range(4) for k in range(4))
+    wanted = wanted + sum(b[j] * b[k] * teacher[j, k] for j in range(6) for k in range(6))
+    for coupling in (Product(), Exact()):
+        transport = coupling(cost, None, a, b)
+        found = TransportCost(1.0, total)(transport, cost, Relations(student, teacher), (Data(), Data()))
+        torch.testing.assert_close(found, wanted)
+
+
+def test_the_total_at_the_identity_is_what_its_factors_say():
+    student, teacher = positive(4, 4), positive(4, 4, seed=1)
+    a = positive(4)
+    transport = Identity()(None, None, a, a)
+    found = [
+        TransportCost(1.0, total)(each, None, Relations(student, teacher), (Data(), Data()))
+        for each in (transport, transport._replace(paired=False))
+    ]
+    torch.testing.assert_close(found[0], a @ (student + teacher) @ a)
+    torch.testing.assert_close(*found)
+
+
+def test_the_total_passes_gradcheck_by_either_route():
+    pair = [positive(3, 4).requires_grad_(), positive(3, 4, seed=1).requires_grad_()]
+    assert torch.autograd.gradcheck(total, pair)
+    assert torch.autograd.gradcheck(lambda s, t: total.f1(s) + total.f2(t), pair)

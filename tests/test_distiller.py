@@ -2,6 +2,8 @@
 
 import copy
 import io
+import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +12,7 @@ from jaxtyping import TypeCheckError
 from torch import nn
 from torch.nn import functional as F
 
-from graphkd import Criterion, Distiller, GraphEncoder, GraphLoss, Term, losses
+from graphkd import Criterion, Distiller, GraphEncoder, GraphLoss, Term, graphs, losses
 from graphkd.distiller import labelled_cross_entropy
 from graphkd.graphs import point_cloud
 from graphkd.measures import sqeuclidean
@@ -414,8 +416,8 @@ def test_inputs_may_be_a_tensor_a_sequence_or_a_mapping(batch):
         ({"weights": {"kd": -1.0}}, "the weight of 'kd' needs a finite number of at least 0, got -1.0"),
         ({"weights": {"task": float("nan")}}, "the weight of 'task' needs .* got nan"),
         ({"weights": {"otgd": float("inf")}}, "the weight of 'otgd' needs .* got inf"),
-        ({"criteria": {"task": losses.kd()}, "weights": None}, "no criterion can be named 'task'"),
-        ({"criteria": {"loss": losses.kd()}, "weights": None}, "no criterion can be named 'loss'"),
+        ({"criteria": {"task": losses.kd()}, "weights": None}, "no criterion or teacher can be named 'task'"),
+        ({"criteria": {"loss": losses.kd()}, "weights": None}, "no criterion or teacher can be named 'loss'"),
         ({"criteria": {}, "weights": {"task": 0.0}}, "needs something to minimise, got no criterion and weight 0"),
         ({"student_features": {"feat": "7"}}, "needs the path of a module of Sequential, got '7'"),
         ({"teacher_features": {"feat": "head"}}, "needs the path of a module of Sequential, got 'head'"),
@@ -502,8 +504,10 @@ def test_the_teacher_gets_no_gradient_even_where_it_is_unfrozen(batch):
 
 def test_a_teacher_that_shares_trainable_parameters_with_the_student_is_refused():
     student = network(4)
-    with pytest.raises(ValueError, match=r"got 6 trainable ones of the student, such as '0\.weight'.*deepcopy"):
+    with pytest.raises(ValueError, match=r"needs teacher_features that name other parts of it .*deepcopy"):
         Distiller(student, student)
+    with pytest.raises(ValueError, match=r"got 6 trainable ones of the student, such as '0\.0\.weight'.*deepcopy"):
+        Distiller(nn.Sequential(student), student)
     teacher = nn.Sequential(*network(4)[:4], student[4])
     with pytest.raises(ValueError, match=r"got 2 trainable ones of the student, such as '4\.weight'"):
         Distiller(student, teacher)
@@ -686,3 +690,40 @@ def test_a_step_hands_on_what_the_criteria_saw():
     assert torch.equal(step.student_features["logits"], student(x))
     assert torch.equal(step.teacher_features["logits"], teacher(x))
     assert Distiller(student)(x, torch.tensor([0, 1, 2, 0, 1])).teacher_features == {}
+
+
+def test_criteria_share_features_and_graphs(batch, monkeypatch):
+    built = Counter()
+
+    def counted(name, function):
+        def run(*arguments, **named):
+            built[name] += 1
+            return function(*arguments, **named)
+
+        return run
+
+    monkeypatch.setattr(sys.modules["graphkd.losses.otgd"], "knn_graph", counted("knn_graph", graphs.knn_graph))
+    monkeypatch.setattr("graphkd.graphs.point_cloud", counted("point_cloud", graphs.point_cloud))
+    student, teacher = network(4), network(8)
+    for name, model in (("student", student), ("teacher", teacher)):
+        model.register_forward_hook(lambda *_, name=name: built.update([name]))
+    criteria = {
+        "otgd": losses.otgd(embed_dim=6, k=3),
+        "otgd_deep": losses.otgd(embed_dim=5, k=3, num_layers=2),
+        "kd": losses.kd(),
+        "kd_soft": losses.kd(8.0),
+        "rkd": losses.rkd(),
+        "pkt": losses.pkt(),
+    }
+    distiller = distiller_of(student, teacher, criteria=criteria, weights={})
+    step = distiller(*batch)
+    assert (built["student"], built["teacher"]) == (1, 1)
+    assert built["knn_graph"] == 2
+    # The logits of KD, twice, and the features of RKD and PKT: each once for student and teacher.
+    assert built["point_cloud"] == 4
+    distiller.eval()
+    with torch.no_grad():
+        step = distiller(*batch)
+        for name, criterion in criteria.items():
+            alone = criterion(step.student_features, step.teacher_features, batch[1])
+            torch.testing.assert_close(step.logs[name], alone.value)

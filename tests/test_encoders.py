@@ -1,6 +1,7 @@
 """Encoders: hop 0 is the projected graph, hop i is after the i-th convolution."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from torch.nn.functional import normalize
 from torch_geometric.nn import GATConv, GCNConv, GraphConv, SAGEConv
 
-from graphkd.encoders import GraphEncoder, Remembering, Several
+from graphkd.encoders import GraphEncoder, Remembering, Several, shared
 from graphkd.graphs import classes, knn_graph, masses, neurons, point_cloud, samples, similarity_graph
 from graphkd.memory import MemoryBank
 
@@ -208,10 +209,10 @@ def test_several_needs_a_builder():
 # Remembering
 
 
-def remembering(num_negatives=6, convs=(), width=3):
+def remembering(num_negatives=6, convs=(), width=3, blend=None):
     torch.manual_seed(0)
     bank = MemoryBank(num_samples=20, dim=width, momentum=0.3)
-    return Remembering(GraphEncoder(joined, nn.Linear(5, width), convs), bank, num_negatives)
+    return Remembering(GraphEncoder(joined, nn.Linear(5, width), convs), bank, num_negatives, blend)
 
 
 @pytest.fixture
@@ -303,6 +304,35 @@ def test_no_gradient_enters_the_memory_and_one_leaves_by_the_hops(placed):
     assert {name for name, _ in encoder.named_parameters()} == {"encoder.embed.weight", "encoder.embed.bias"}
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_blended_graph_has_partners_between_the_remembered_and_the_last_hop(placed, training):
+    encoder = remembering(convs=[GraphConv(3, 3), GraphConv(3, 3)], blend=0.25).train(training)
+    rows = encoder.bank.rows.clone()
+    *hops, remembered, blended = encoder(placed)
+    assert len(hops) == 3
+    assert encoder.last_hop == 4
+    for i, place in enumerate(placed["index"].tolist()):
+        wanted = 0.75 * rows[place] + 0.25 * hops[-1].x[i].detach()
+        torch.testing.assert_close(blended.x[i], wanted / wanted.norm())
+    assert torch.equal(blended.x[7:], remembered.x[7:])
+    assert torch.equal(blended.negatives, remembered.negatives)
+    assert torch.equal(masses(blended), masses(remembered))
+    assert blended.node == "remembered"
+    assert not blended.x.requires_grad
+    assert torch.equal(remembered.x[:7], rows[placed["index"]])
+
+
+def test_a_memory_blends_only_rows_of_its_own_width(placed):
+    with pytest.raises(ValueError, match=r"memory of width 3 can only be blended with such rows, got \(7, 4\)"):
+        remembering(convs=[GraphConv(3, 4)], blend=0.25)(placed)
+
+
+@pytest.mark.parametrize("blend", [-0.1, 1.5])
+def test_a_blend_is_a_share(blend):
+    with pytest.raises(ValueError, match=r"blend needs a number in \[0, 1\]"):
+        remembering(blend=blend)
+
+
 def test_a_memory_needs_to_know_where_samples_stand(features):
     with pytest.raises(KeyError, match=r"needs a feature named 'index', got \['feat'\]"):
         remembering()(features)
@@ -350,3 +380,82 @@ def test_labels_are_only_of_nodes_that_are_samples():
     assert torch.equal(of_samples.y, labels) and of_samples.get("node") is None
     assert of_neurons.y is None and of_neurons.node == "neuron"
     assert of_classes.y.tolist() == [0, 1, 2, 3] and of_classes.node == "class"
+
+
+# What is built once for all criteria.
+
+
+class Counting:
+    """A builder that counts its calls by what it was asked for."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, features, name="feat", k=1):
+        self.calls.append((name, k))
+        return point_cloud(features[name])
+
+
+def test_equal_builders_run_once_for_all_that_share_features():
+    build = Counting()
+    features = shared({"feat": torch.randn(4, 3), "logits": torch.randn(4, 2)})
+    for again in (build, partial(build), partial(build, name="feat"), partial(build, k=2), partial(build, k=2)):
+        GraphEncoder(again)(features)
+    Several(partial(build, name="logits"), partial(build, name="logits"))(features)
+    assert build.calls == [("feat", 1), ("feat", 1), ("feat", 1), ("feat", 2), ("logits", 1)]
+    GraphEncoder(partial(build, k=2))({"feat": torch.randn(4, 3)})
+    assert build.calls[-1] == ("feat", 2)
+    assert len(build.calls) == 6
+
+
+def test_other_labels_are_another_graph():
+    build = Counting()
+    features, labels = shared({"feat": torch.randn(4, 3)}), torch.arange(4)
+    for given in (None, labels, labels, labels.clone()):
+        (graph,) = GraphEncoder(build)(features, given)
+        assert graph.y is given
+    assert len(build.calls) == 3
+
+
+def test_builders_whose_arguments_have_no_hash_are_run_each_time_by_themselves():
+    calls = []
+
+    def build(features, names):
+        calls.append(names)
+        return point_cloud(features[names[0]])
+
+    features = shared({"feat": torch.randn(4, 3)})
+    one, other = partial(build, names=["feat"]), partial(build, names=["feat"])
+    for each in (one, one, other):
+        GraphEncoder(each)(features)
+    assert len(calls) == 2
+
+
+def test_learned_builders_are_equal_only_to_themselves():
+    class Learned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+
+        def forward(self, features):
+            return point_cloud(self.linear(features["feat"]))
+
+    features = shared({"feat": torch.randn(4, 3)})
+    first, second = (GraphEncoder(Learned())(features)[0].x for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_a_shared_graph_is_not_changed_by_those_that_use_it():
+    features = shared({"feat": torch.randn(4, 3)})
+    (plain,) = GraphEncoder(samples, normalize=False)(features)
+    (embedded,) = GraphEncoder(samples, nn.Linear(3, 2))(features)
+    (again,) = GraphEncoder(samples, normalize=False)(features)
+    assert embedded.x.shape == (4, 2)
+    assert torch.equal(plain.x, again.x)
+    assert torch.equal(again.x, features["feat"])
+
+
+def test_half_precision_is_raised_once():
+    features = shared({"feat": torch.randn(4, 3).bfloat16()})
+    assert features["feat"].dtype == torch.float32
+    assert shared(features) is features

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphkd.features import FeatureExtractor, model_logits, pick, vectors
+from graphkd.features import FeatureExtractor, classes_of, model_logits, pick, vectors
 
 
 class Split(nn.Module):
@@ -307,3 +307,25 @@ def test_vectors_drop_empty_axes_only():
 def test_vectors_refuse_integers(dtype):
     with pytest.raises(ValueError, match=f"'feat' needs floating-point values, got {dtype}"):
         vectors({"feat": torch.ones(2, 5, dtype=dtype)}, "feat")
+
+
+def test_classes_are_those_of_hard_or_soft_labels_or_unknown():
+    logits = torch.zeros(3, 4)
+    soft = torch.tensor([[0.1, 0.2, 0.3, 0.4], [1.0, 0, 0, 0], [0, 0.6, 0.4, 0]])
+    assert classes_of({"labels": torch.tensor([3, -100, 0])}, logits).tolist() == [3, -100, 0]
+    assert classes_of({"labels": soft}, logits).tolist() == [3, 0, 1]
+    assert classes_of({"logits": logits}, logits).tolist() == [-100, -100, -100]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0, 1, 4]), "numbers from 0 to 3, or -100 for none, got 4"),
+        (torch.tensor([0, 1]), "one integer per sample"),
+        (torch.rand(3, 5), r"soft labels need the shape of the logits, \(3, 4\), got \(3, 5\)"),
+        (torch.rand(3), r"soft labels need the shape of the logits, \(3, 4\), got \(3,\)"),
+    ],
+)
+def test_labels_that_are_no_class_of_the_logits_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        classes_of({"labels": labels}, torch.zeros(3, 4))

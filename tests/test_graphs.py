@@ -11,6 +11,7 @@ from torch_geometric.utils import to_networkx
 from graphkd import checks
 from graphkd.graphs import (
     classes,
+    continued,
     knn_graph,
     masses,
     neurons,
@@ -468,3 +469,25 @@ def test_negatives_labels_and_gradients_are_stacked_too():
 def test_graphs_of_two_sizes_cannot_be_stacked(n, d):
     with pytest.raises(ValueError, match=rf"\(4, 3\).* \({n}, {d}\)"):
         stacked(point_cloud(rows(4, 3)), point_cloud(rows(n, d)))
+
+
+def test_a_graph_is_continued_by_what_is_behind_in_another():
+    partners, others = point_cloud(rows(5, 3), torch.tensor([0.6, 0.4, 0.0, 0.0, 0.0])), point_cloud(rows(7, 3).flip(0))
+    others.mass = torch.tensor([0.1, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0])
+    partners.negatives, others.negatives = torch.rand(2, 5), torch.rand(2, 7)
+    partners.node, partners.y = "remembered", torch.tensor([4, 5])
+    joined = continued(partners, others, 2)
+    assert torch.equal(joined.x, torch.cat([partners.x[:2], others.x[2:]]))
+    assert masses(joined).tolist() == pytest.approx([0.6, 0.4, 0, 0, 0, 0, 0])
+    assert torch.equal(joined.negatives, torch.cat([partners.negatives[:, :2], others.negatives[:, 2:]], 1))
+    assert (joined.node, joined.y.tolist()) == ("remembered", [4, 5])
+    assert partners.x.shape == (5, 3) and others.x.shape == (7, 3)
+    assert "negatives" not in continued(point_cloud(rows(5, 3)), others, 2)
+
+
+@pytest.mark.parametrize(("n", "shape"), [(3, (2, 3)), (2, (4, 2))])
+def test_a_graph_too_small_or_of_another_width_cannot_continue_one(n, shape):
+    with pytest.raises(
+        ValueError, match=rf"at least {n} nodes of one width .* \(4, 3\) and \({shape[0]}, {shape[1]}\)"
+    ):
+        continued(point_cloud(rows(4, 3)), point_cloud(rows(*shape)), n)

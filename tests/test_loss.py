@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from jaxtyping import TypeCheckError
+from test_contract import RECIPES, build
 from torch import nn
 from torch_geometric.data import Data
 from torch_geometric.nn import GraphConv
@@ -324,6 +325,38 @@ def test_a_term_both_ways_needs_its_hops_of_both_networks(term):
         crossed(x=Term(GraphLoss(cost=sqeuclidean), both_ways=True, **term))
 
 
+def remembered(n, m, seed):
+    """A graph of n partners and m others, each the negative of all samples."""
+    graph = point_cloud(rows(n + m, 3, seed), torch.cat([torch.full((n,), 1 / n), torch.zeros(m)]))
+    graph.negatives = torch.cat([torch.zeros(n, n), torch.full((n, m), float(seed))], 1)
+    return graph
+
+
+def test_own_negatives_are_of_the_network_of_the_students_side_and_partners_are_not():
+    student, teacher = ([point_cloud(rows(4, 3, 10 * side)), remembered(4, 5, side + 1)] for side in range(2))
+    hops = {"student": student, "teacher": teacher}
+    term = Term(GraphLoss(cost=sqeuclidean), student=0, teacher=1, own_negatives=True)
+    left, right = term.sides(hops)
+    assert left is student[0]
+    assert torch.equal(right.x, torch.cat([teacher[1].x[:4], student[1].x[4:]]))
+    assert right.negatives[:, 4:].unique().tolist() == [1.0]
+    both = Term(GraphLoss(cost=sqeuclidean), student=0, teacher=1, own_negatives=True, both_ways=True)
+    left, right = both.sides(hops)
+    assert torch.equal(left.x, torch.stack([student[0].x, teacher[0].x]))
+    assert torch.equal(right.x[0], torch.cat([teacher[1].x[:4], student[1].x[4:]]))
+    assert torch.equal(right.x[1], torch.cat([student[1].x[:4], teacher[1].x[4:]]))
+    assert [each[:, 4:].unique().tolist() for each in right.negatives] == [[1.0], [2.0]]
+    assert ", both ways, own negatives, cost" in repr(both)
+
+
+def test_own_negatives_need_the_teachers_hop_of_both_networks():
+    # The student has hops 0 to 2, the teacher 0 and 1.
+    crossed(x=Term(GraphLoss(cost=sqeuclidean), student=2, teacher=1, own_negatives=True))
+    crossed(x=Term(GraphLoss(cost=sqeuclidean), networks=("teacher", "student"), teacher=2))
+    with pytest.raises(ValueError, match=r"term 'x' needs a teacher hop in 0\.\.1, got 2"):
+        crossed(x=Term(GraphLoss(cost=sqeuclidean), networks=("teacher", "student"), teacher=2, own_negatives=True))
+
+
 def test_a_term_may_compare_the_last_of_several_graphs_and_no_further():
     loss = GraphLoss(cost=sqeuclidean)
     several = Several(cloud, joined)
@@ -440,20 +473,15 @@ def test_a_network_that_does_not_exist_is_refused():
         Term(GraphLoss(cost=sqeuclidean), networks=("student", "oracle"))
 
 
+def test_a_cost_between_unequally_many_problems_is_refused():
+    loss = GraphLoss(cost=sqeuclidean)
+    with pytest.raises(
+        ValueError, match=r"as many problems on both sides, got nodes of shapes \(4, 3, 2\) and \(5, 3, 2\)"
+    ):
+        loss(Data(x=torch.zeros(4, 3, 2)), Data(x=torch.zeros(5, 3, 2)))
+
+
 # How they show themselves
-
-
-RECIPES = {
-    "crd": {"num_samples": 30, "num_negatives": 7},
-    "fgw": {},
-    "kd": {},
-    "otgd": {},
-    "plan_matching": {},
-    "rtot": {},
-    "wcord": {"num_samples": 30, "num_negatives": 7},
-    "wkd_features": {},
-    "wkd_logits": {"class_cost": 1 - torch.eye(5)},
-}
 
 
 def shown(criterion):
@@ -464,13 +492,9 @@ def shown(criterion):
     return [line[2:] for line in lines]
 
 
-def test_every_recipe_is_named_here():
-    assert {name for name in vars(losses) if callable(getattr(losses, name))} == RECIPES.keys()
-
-
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_shows_its_encoders_and_terms_within_120_columns(recipe):
-    criterion = getattr(losses, recipe)(**RECIPES[recipe])
+    criterion = build(recipe)
     lines = shown(criterion)
     assert max(map(len, lines)) <= 112
     assert lines[0].startswith("encoder  nodes")
@@ -484,7 +508,7 @@ def test_every_recipe_shows_its_encoders_and_terms_within_120_columns(recipe):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_html_of_every_recipe_has_the_cells_of_its_terms(recipe):
-    criterion = getattr(losses, recipe)(**RECIPES[recipe])
+    criterion = build(recipe)
     text = criterion._repr_html_()
     for name, term in criterion.terms.items():
         for cell in filter(None, term.row(name, 1000)):

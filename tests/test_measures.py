@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,11 +13,15 @@ from graphkd.measures import (
     Anchored,
     Fixed,
     SoftmaxKL,
+    centred,
+    correlation,
+    correlation_distance,
     cosine,
     cosine_distance,
     euclidean,
     inner,
     manhattan,
+    mean_sqeuclidean,
     sqeuclidean,
     zscored_cosine,
 )
@@ -24,6 +29,10 @@ from graphkd.measures import (
 
 def one_cosine(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).sum() / ((x * x).sum().sqrt() * (y * y).sum().sqrt())
+
+
+def one_correlation(x: Tensor, y: Tensor) -> Tensor:
+    return one_cosine(x - sum(x) / len(x), y - sum(y) / len(y))
 
 
 def one_kl(x: Tensor, y: Tensor, temperature: float) -> Tensor:
@@ -35,6 +44,9 @@ PAIRS = {
     "inner": (inner, lambda x, y: sum(x[c] * y[c] for c in range(len(x)))),
     "cosine": (cosine, one_cosine),
     "cosine_distance": (cosine_distance, lambda x, y: 1 - one_cosine(x, y)),
+    "correlation": (correlation, one_correlation),
+    "correlation_distance": (correlation_distance, lambda x, y: 1 - one_correlation(x, y)),
+    "mean_sqeuclidean": (mean_sqeuclidean, lambda x, y: sum((x[c] - y[c]) ** 2 for c in range(len(x))) / len(x)),
     "sqeuclidean": (sqeuclidean, lambda x, y: ((x - y) ** 2).sum()),
     "euclidean": (euclidean, lambda x, y: ((x - y) ** 2).sum().sqrt()),
     "manhattan": (manhattan, lambda x, y: sum((x[c] - y[c]).abs() for c in range(len(x)))),
@@ -238,8 +250,8 @@ def test_softmax_kl_refuses_a_temperature_that_is_not_positive(temperature):
         SoftmaxKL(temperature)
 
 
-def test_only_cosine_and_inner_product_grow_with_likeness():
-    assert [measure for measure in ALL if measures.is_similarity(measure)] == [inner, cosine]
+def test_only_cosine_inner_product_and_correlation_grow_with_likeness():
+    assert [measure for measure in ALL if measures.is_similarity(measure)] == [inner, cosine, correlation]
 
 
 def test_a_fixed_cost_is_what_was_given_whatever_the_nodes_are():
@@ -312,3 +324,29 @@ def test_an_anchored_cost_penalises_all_but_the_known_pairs():
         Anchored(sqeuclidean, 1.5)(x, y[:3])
     with pytest.raises(ValueError, match="penalty"):
         Anchored(sqeuclidean, -1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1 / 3, 1e6, -7e-9])
+def test_a_constant_row_correlates_with_nothing_and_has_a_finite_gradient(constant, dtype):
+    x, y = (z.detach().to(dtype) for z in sets(d=7))
+    x[1] = constant
+    x.requires_grad_()
+    similarity = correlation(x, y)
+    assert (similarity[1] == 0).all()
+    assert (similarity[0] != 0).all()
+    assert (correlation_distance(x, y)[1] == 1).all()
+    (gradient,) = torch.autograd.grad(weighted(similarity), x)
+    assert gradient.isfinite().all()
+
+
+def test_correlation_is_that_of_numpy_and_does_not_see_offset_and_scale():
+    x, y = (z.detach() for z in sets())
+    torch.testing.assert_close(correlation(x, y), torch.from_numpy(np.corrcoef(x, y)[:4, 4:]))
+    torch.testing.assert_close(correlation(3 * x - 5, 0.1 * y + 2), correlation(x, y))
+    torch.testing.assert_close(correlation(-x, y), -correlation(x, y))
+
+
+def test_a_row_that_varies_little_is_still_centred():
+    x = torch.tensor([[1.0, 1.0 + 1e-4, 1.0 - 1e-4]])
+    torch.testing.assert_close(centred(x), torch.tensor([[0.0, 1e-4, -1e-4]]), atol=2e-7, rtol=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from graphkd.graphs import masses
-from graphkd.memory import MemoryBank, others
+from graphkd.memory import MemoryBank, Queue, others, samples_apart
 
 
 def embeddings(n: int = 4, d: int = 3, seed: int = 0) -> torch.Tensor:
@@ -214,3 +214,113 @@ def test_others_are_other_samples_not_known_to_be_of_the_same_class(mine, theirs
             same = known and mine[i] == theirs[j]
             assert got[i, j] == float(index[i] != other_index[j] and not same)
     assert got.dtype == torch.float32
+
+
+# Queue
+
+
+def latest(batches: list[torch.Tensor], size: int) -> torch.Tensor:
+    """The last rows of all that was pushed, in no particular order."""
+    return torch.cat(batches)[-size:]
+
+
+def in_order(rows: torch.Tensor) -> list[list[float]]:
+    return sorted(rows.tolist())
+
+
+@pytest.mark.parametrize("sizes", [[3, 3, 3, 3], [2, 5, 1, 4, 3], [9, 2, 8], [20, 3, 7]])
+def test_a_queue_holds_the_latest_rows_whatever_the_sizes_of_batches(sizes):
+    queue, batches = Queue(size=7, dim=3).double(), []
+    for seed, n in enumerate(sizes):
+        batches.append(embeddings(n, seed=seed))
+        queue.push(batches[-1])
+        pushed = sum(sizes[: seed + 1])
+        assert int(queue.pushed) == pushed
+        assert in_order(queue.rows[:pushed]) == in_order(latest(batches, 7))
+
+
+@pytest.mark.parametrize("sizes", [[3], [3, 3], [5, 4], [2, 5, 1, 4], [7, 6], [20, 3, 2]])
+@pytest.mark.parametrize("n", [1, 3, 7, 9])
+def test_a_recalled_queue_is_the_batch_and_what_will_stay_beside_it(sizes, n):
+    queue, batches = Queue(size=7, dim=3).double(), [embeddings(k, seed=k) for k in sizes]
+    for batch in batches:
+        queue.push(batch)
+    x = embeddings(n, seed=99)
+    graph = queue.recall(x)
+    assert graph.x.shape == (n + 7, 3)
+    assert torch.equal(graph.x[:n], x)
+    counted = graph.x[masses(graph) > 0]
+    stays = latest([*batches, x[:7]], 7) if n <= 7 else x
+    assert in_order(counted) == in_order(stays)
+    assert masses(graph).unique().tolist() in ([0.0, 1 / len(stays)], [1 / len(stays)])
+    assert graph.node == "remembered"
+
+
+def test_an_empty_queue_is_the_batch_alone():
+    graph = Queue(size=4, dim=3).recall(embeddings(2).float())
+    assert masses(graph).tolist() == [0.5, 0.5, 0, 0, 0, 0]
+
+
+def test_what_was_recalled_of_a_queue_does_not_change_with_a_push_and_has_no_gradient():
+    queue, x = Queue(size=4, dim=3).double(), embeddings(3).requires_grad_()
+    queue.push(embeddings(4, seed=1))
+    graph = queue.recall(x)
+    before = graph.x.clone()
+    queue.push(x)
+    assert torch.equal(graph.x, before)
+    assert not graph.x.requires_grad
+    assert not queue.rows.requires_grad
+    assert list(queue.parameters()) == []
+
+
+def test_a_queue_is_saved_and_loaded():
+    queue, fresh = Queue(size=4, dim=3), Queue(size=4, dim=3)
+    queue.push(embeddings(6).float())
+    assert list(queue.state_dict()) == ["rows", "pushed"]
+    fresh.load_state_dict(queue.state_dict())
+    queue.push(embeddings(1, seed=1).float())
+    fresh.push(embeddings(1, seed=1).float())
+    assert torch.equal(fresh.rows, queue.rows)
+    assert "size=4, dim=3" in repr(queue)
+
+
+def test_embeddings_of_any_precision_are_queued_in_that_of_the_queue():
+    queue = Queue(size=4, dim=3)
+    queue.push(embeddings(2).bfloat16())
+    assert queue.rows.dtype == queue.recall(embeddings(2).double()).x.dtype == torch.float32
+
+
+def test_rows_of_another_width_are_not_queued():
+    queue = Queue(size=4, dim=3)
+    for act in (queue.push, queue.recall):
+        with pytest.raises(ValueError, match=r"a queue of width 3 needs such rows, got \(2, 5\)"):
+            act(torch.zeros(2, 5))
+
+
+@pytest.mark.parametrize("options", [{"size": 0}, {"dim": 0}])
+def test_a_queue_refuses_sizes_out_of_range(options):
+    with pytest.raises(ValueError, match="needs an integer of at least 1, got 0"):
+        Queue(**{"size": 4, "dim": 3, **options})
+
+
+# samples_apart
+
+
+@pytest.mark.parametrize("same_class", [True, False])
+@pytest.mark.parametrize("labels", [None, [5, -100, 6, 5, -100]])
+def test_samples_of_a_batch_are_negatives_of_all_others_but_of_their_class(labels, same_class):
+    features = {"feat": torch.zeros(5, 3)} | ({} if labels is None else {"labels": torch.tensor(labels)})
+    graph = samples_apart(features, same_class)
+    for i in range(5):
+        for j in range(5):
+            same = labels is not None and labels[i] == labels[j] != -100
+            assert graph.negatives[i, j] == float(i != j and (same_class or not same))
+
+
+def test_samples_with_soft_labels_are_of_their_likeliest_class():
+    soft = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    assert samples_apart({"feat": torch.zeros(3, 1), "labels": soft}).negatives.tolist() == [
+        [0, 1, 0],
+        [1, 0, 1],
+        [0, 1, 0],
+    ]

@@ -1,12 +1,18 @@
 """Projectors against torch's own layers, and the matrix of a spectral one against its singular values."""
 
+import copy
+
 import pytest
 import torch
 from jaxtyping import TypeCheckError
 from torch import nn
 from torch.nn.functional import conv2d, relu
 
-from graphkd.projectors import MapProjector, SpectralLinear, linear
+from graphkd import Criterion, GraphLoss, Term
+from graphkd.encoders import GraphEncoder
+from graphkd.graphs import samples
+from graphkd.measures import sqeuclidean
+from graphkd.projectors import LinearProjector, MapProjector, SpectralLinear, linear, matched
 
 REFUSED = (ValueError, TypeCheckError)  # With shape checks on, a word outside a Literal does not get as far as ours.
 KINDS = {"conv1x1": [(3, 5, 1)], "bottleneck": [(3, 6, 1), (6, 6, 3), (6, 5, 1)]}
@@ -245,3 +251,104 @@ def test_a_linear_map_of_unknown_width_is_lazy(bias):
     lazy.load_state_dict(explicit.state_dict())
     assert torch.equal(lazy(rows()), explicit(rows()))
     assert (explicit.bias is not None) == bias
+
+
+# From the student's width to the teacher's
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("student", "teacher"), [*WIDTHS, (3, 5)])
+def test_a_linear_projector_is_a_linear_map_whatever_width_was_omitted(student, teacher, bias):
+    model = LinearProjector(student, teacher, bias)
+    model.match(5)
+    x = rows(6, 3)
+    y = model(x)
+    assert y.shape == (6, 5)
+    assert (model.linear.bias is not None) == bias
+    assert torch.equal(y, nn.functional.linear(x, model.linear.weight, model.linear.bias))
+
+
+def test_a_width_that_is_known_is_not_changed_by_a_match():
+    for model in (LinearProjector(3, 5), LinearProjector(None, 5)):
+        model.match(8)
+        assert model(rows(6, 3)).shape == (6, 5)
+    lazy = LinearProjector()
+    for width in (5, 8):
+        lazy.match(width)
+    assert lazy(rows(6, 3)).shape == (6, 5)
+    lazy.match(8)
+    assert lazy(rows(6, 3)).shape == (6, 5)
+
+
+@pytest.mark.parametrize("matches", [False, True])
+@pytest.mark.parametrize(("student", "teacher"), WIDTHS)
+def test_a_state_loads_into_a_fresh_linear_projector(student, teacher, matches):
+    known, lazy = LinearProjector(3, 5), LinearProjector(student, teacher)
+    lazy.load_state_dict(known.state_dict())
+    if matches:
+        lazy.match(5)
+    assert torch.equal(lazy(rows(6, 3)), known(rows(6, 3)))
+
+
+@pytest.mark.parametrize("options", [{"student_dim": 0}, {"teacher_dim": -1}])
+def test_widths_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match="_dim needs an integer of at least 1"):
+        LinearProjector(**options)
+
+
+def criterion_with(projector, name="feat", build=samples):
+    criterion = Criterion(GraphEncoder(build, projector), GraphEncoder(build), {"it": Term(GraphLoss(sqeuclidean))})
+    matched(criterion, name)
+    return criterion
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("shape", [(4, 7), (4, 7, 1, 1)])
+def test_a_criterion_tells_its_projector_how_wide_the_teacher_is(shape, named):
+    projector = LinearProjector()
+    student, teacher = {"feat": torch.rand(4, 3)}, {"feat": torch.rand(shape)}
+    criterion = criterion_with(projector)
+    if named:
+        criterion(student_features=student, teacher_features=teacher)
+    else:
+        criterion(student, teacher)
+    assert projector.linear.weight.shape == (7, 3)
+
+
+@pytest.mark.parametrize("feature", [torch.rand(4), torch.rand(4, 7, 2, 2), torch.rand(4, 7, 5)])
+def test_a_feature_that_is_no_vector_leaves_a_linear_projector_as_it_is(feature):
+    projector = LinearProjector()
+    criterion = criterion_with(projector)
+    with pytest.raises(ValueError, match="needs the teacher's width: give it, or vectors"):
+        criterion({"feat": torch.rand(4, 3)}, {"feat": feature})
+    criterion({"feat": torch.rand(4, 3)}, {"feat": torch.rand(4, 5)})
+    assert projector.linear.weight.shape == (5, 3)
+
+
+def test_a_feature_that_is_no_map_leaves_a_projector_of_maps_as_it_is():
+    projector = MapProjector("conv1x1")
+    criterion = criterion_with(projector)
+    with pytest.raises((ValueError, RuntimeError, TypeCheckError)):
+        criterion({"feat": torch.rand(4, 3)}, {"feat": torch.rand(4, 7)})
+    assert not projector.convs[-1].out_channels
+
+
+def test_a_teacher_without_the_feature_is_told_which_there_are():
+    projector = LinearProjector()
+    criterion = criterion_with(projector)
+    with pytest.raises(KeyError, match="needs a feature named 'feat', got .'map'."):
+        criterion({"feat": torch.rand(4, 3)}, {"map": torch.rand(4, 7, 2, 2)})
+    criterion({"feat": torch.rand(4, 3)}, {"feat": torch.rand(4, 5)})
+    assert projector.linear.weight.shape == (5, 3)
+
+
+def test_a_projector_that_waits_for_its_widths_can_be_copied():
+    waiting = MapProjector("conv1x1").double().eval()
+    copied = copy.deepcopy(waiting)
+    for projector, channels in ((waiting, 5), (copied, 7)):
+        projector.match(channels)
+        assert projector(torch.zeros(2, 3, 4, 4, dtype=torch.float64)).shape == (2, channels, 4, 4)
+        assert type(projector.norm) is nn.BatchNorm2d
+        assert not projector.norm.training
+    again = copy.deepcopy(copied)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), copied.parameters(), strict=True))

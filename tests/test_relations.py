@@ -8,7 +8,7 @@ from torch_geometric.data import Data
 from graphkd.couplings import Sinkhorn
 from graphkd.graphs import knn_graph, point_cloud, similarity_graph
 from graphkd.measures import cosine, euclidean, sqeuclidean
-from graphkd.relations import Adjacency, Pairwise, SelfPlan, by_mean
+from graphkd.relations import Adjacency, Angle, Pairwise, SelfPlan, by_mean
 
 
 def nodes(n: int = 5, d: int = 3) -> Tensor:
@@ -164,3 +164,56 @@ def test_a_self_plan_ignores_nodes_without_mass_and_has_a_finite_gradient():
 def test_a_self_plan_needs_a_coupling_whose_plan_has_a_gradient():
     with pytest.raises(ValueError, match="differentiates its plan"):
         SelfPlan(Pairwise(cosine), Sinkhorn(0.1))
+
+
+def angle_by_loops(x: Tensor, i: int, j: int, k: int) -> Tensor:
+    one, other = x[j] - x[i], x[k] - x[i]
+    return one_cosine(one, other) if one.norm() > 0 and other.norm() > 0 else x.new_zeros(())
+
+
+@pytest.mark.parametrize(
+    ("num_vertices", "vertices"), [(None, range(5)), (2, [0, 2]), (4, [0, 1, 2, 3]), (9, range(5))]
+)
+def test_angles_equal_a_loop_in_value_and_gradient(num_vertices, vertices):
+    x = nodes()
+    got = Angle(num_vertices)(Data(x=x))
+    wanted = torch.stack(
+        [torch.stack([torch.stack([angle_by_loops(x, i, j, k) for k in range(5)]) for j in range(5)]) for i in vertices]
+    )
+    torch.testing.assert_close(got, wanted, atol=1e-12, rtol=0)
+    weight = torch.linspace(-1, 2, got.numel(), dtype=x.dtype).reshape(got.shape)
+    (gradient,) = torch.autograd.grad((weight * got).sum(), x)
+    torch.testing.assert_close(gradient, torch.autograd.grad((weight * wanted).sum(), x)[0], atol=1e-11, rtol=0)
+
+
+def test_angles_with_a_sample_that_coincides_are_zero_with_a_finite_gradient():
+    x = torch.tensor([[1.0, 2.0], [1.0, 2.0], [4.0, 6.0], [1.0, 3.0]], requires_grad=True)
+    got = Angle()(Data(x=x))
+    assert (got[0, 1] == 0).all() and (got[0, :, 1] == 0).all() and (got[1, 0] == 0).all()
+    assert float(got[0, 2, 3].detach()) == pytest.approx(0.8)
+    got.sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def test_angles_stay_exact_far_from_the_origin_in_float32():
+    x = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
+    wanted = Angle()(Data(x=x.double()))
+    torch.testing.assert_close(Angle()(Data(x=x + 50)).double(), wanted, atol=1e-4, rtol=0)
+    assert float(Angle()(Data(x=x)).abs().max()) < 1 + 1e-5
+
+
+def test_angles_hold_no_differences_of_all_pairs(count_operations):
+    n, d, v = 40, 300, 3
+    with count_operations() as operations:
+        Angle(v)(Data(x=torch.randn(n, d)))
+    assert operations.largest == n * d
+    with count_operations() as operations:
+        Angle()(Data(x=torch.randn(n, d)))
+    assert operations.largest == n**3
+
+
+def test_angles_refuse_what_is_not_one_graph():
+    with pytest.raises(ValueError, match=r"\(n, d\), got shape \(2, 3, 4\)"):
+        Angle()(Data(x=torch.zeros(2, 3, 4)))
+    with pytest.raises(ValueError, match="num_vertices"):
+        Angle(0)

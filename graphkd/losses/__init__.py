@@ -1,11 +1,30 @@
 """Published methods, one file each: a function that composes existing parts into a :class:`~graphkd.loss.Criterion`."""
 
+from graphkd.losses.attention_transfer import attention_transfer as attention_transfer
+from graphkd.losses.cc import cc as cc
 from graphkd.losses.crd import crd as crd
+from graphkd.losses.dcd import dcd as dcd
+from graphkd.losses.dist import dist as dist
+from graphkd.losses.dkd import dkd as dkd
+from graphkd.losses.ega import ega as ega
 from graphkd.losses.fgw import fgw as fgw
+from graphkd.losses.fitnet import fitnet as fitnet
+from graphkd.losses.gaussian_w2 import gaussian_w2 as gaussian_w2
+from graphkd.losses.hkd import hkd as hkd
+from graphkd.losses.info_nce import info_nce as info_nce
+from graphkd.losses.irg import irg as irg
 from graphkd.losses.kd import kd as kd
+from graphkd.losses.kd2m import kd2m as kd2m
+from graphkd.losses.mmd import mmd as mmd
+from graphkd.losses.nst import nst as nst
 from graphkd.losses.otgd import otgd as otgd
+from graphkd.losses.pkt import pkt as pkt
 from graphkd.losses.plan_matching import plan_matching as plan_matching
+from graphkd.losses.rkd import rkd as rkd
+from graphkd.losses.rrd import rrd as rrd
 from graphkd.losses.rtot import rtot as rtot
+from graphkd.losses.sp import sp as sp
+from graphkd.losses.vid import vid as vid
 from graphkd.losses.wcord import wcord as wcord
 from graphkd.losses.wkd_features import wkd_features as wkd_features
 from graphkd.losses.wkd_logits import wkd_logits as wkd_logits

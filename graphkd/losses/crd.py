@@ -41,9 +41,14 @@ def crd(
 
     Nodes are samples, on one side those of the batch, on the other remembered ones.
 
-    Needs: ``feat`` (n d) and ``index`` (n), where each sample stands in the data set, of both networks; with
-    :class:`~graphkd.Distiller` that is its argument ``index``. Pairing: used. Extra parameters, trained with the
-    student and then dropped: two projectors; and two memories (N 128).
+    Needs: ``feat`` (n d), ``index`` (n).
+    Pairing: used.
+    Cost: n K d.
+    Terms: ``contrast``.
+    Extra parameters: two projectors, two memories (N 128).
+    Equal to: authors' code, 1e-15, over steps.
+
+    The index says where each sample stands in the data set; :class:`~graphkd.Distiller` takes it as an argument.
 
     Negatives are drawn evenly from the data set, once for all samples of a batch; those of a sample's own class, as
     far as labels are known, do not count. The released code draws K of other classes for each sample, without

@@ -48,8 +48,12 @@ def rtot(
     grows like the root of the batch size, the others like the batch size), the solvers, uniform masses, pooling, and
     the weight, which the paper's tables would say.
 
-    Needs: ``feat`` (n d), or ``map`` (n c h w) with ``node`` ``channels`` or ``pooled``, of both networks.
-    Pairing: used (of samples; neurons are matched by the transport). Term: ``neurons``. Extra parameters: none.
+    Needs: ``feat`` (n d), or ``map`` (n c h w) by ``node``.
+    Pairing: used, of samples.
+    Cost: n d² + 100 d² by Sinkhorn, or a simplex.
+    Terms: ``neurons``.
+    Extra parameters: none.
+    Equal to: exact transport; a reconstruction.
 
     Args:
         cost: dist.

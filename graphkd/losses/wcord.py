@@ -6,22 +6,19 @@ Its authors have published no code: what the paper leaves open is ours, and mark
 
 from typing import Literal
 
-import torch
 from torch import nn
-from torch_geometric.data import Data
 
 from graphkd import checks
 from graphkd.couplings import IPOT, Sinkhorn
 from graphkd.encoders import Encoder, GraphEncoder, Remembering
-from graphkd.features import hard
 from graphkd.graphs import samples
 from graphkd.loss import Criterion, GraphLoss, Term
 from graphkd.losses.crd import minus_inner
 from graphkd.measures import cosine_distance
-from graphkd.memory import MemoryBank, others
+from graphkd.memory import MemoryBank, samples_apart
 from graphkd.projectors import SpectralLinear, linear
 from graphkd.reductions import NoiseContrast, TransportCost
-from graphkd.typing import Features, Real
+from graphkd.typing import Real
 
 
 def wcord(
@@ -68,10 +65,14 @@ def wcord(
 
     Nodes are samples.
 
-    Needs: ``feat`` (n d) of both networks; with ``negatives="bank"`` also ``index`` (n), where each sample stands in
-    the data set, which with :class:`~graphkd.Distiller` is its argument ``index``. Pairing: used by ``global``, ignored
-    by ``local``. Extra parameters, trained with the student and then dropped: two projectors; and two memories (N
-    128).
+    Needs: ``feat`` (n d); ``index`` (n) for the memory.
+    Pairing: used; ignored by ``local``.
+    Cost: n K d + n² (d + 50).
+    Terms: ``global``, ``local``.
+    Extra parameters: two projectors, two memories (N 128).
+    Equal to: its solver: first author's code, 1e-8; no code of its own is public.
+
+    The index says where each sample stands in the data set; :class:`~graphkd.Distiller` takes it as an argument.
 
     Args:
         student_dim: Width of the student's ``feat``; read off the first batch if omitted.
@@ -118,7 +119,7 @@ def wcord(
     def encoder(width: int | None) -> Encoder:
         embed: nn.Module = SpectralLinear(width, embed_dim)
         if num_samples is None or negatives == "batch":
-            return GraphEncoder(_samples_apart, embed)
+            return GraphEncoder(samples_apart, embed)
         return Remembering(GraphEncoder(samples, embed), MemoryBank(num_samples, embed_dim, momentum), num_negatives)
 
     in_bank = negatives == "bank"
@@ -128,13 +129,3 @@ def wcord(
     if local_weight != 0:
         terms["local"] = local
     return Criterion(encoder(student_dim), encoder(teacher_dim), terms)
-
-
-def _samples_apart(features: Features) -> Data:
-    """The samples of the batch, each the negative of all others but those of its class."""
-    graph = samples(features)
-    x, labels = checks.nodes("samples", graph), features.get("labels")
-    index = torch.arange(len(x), device=x.device)
-    labels = None if labels is None else hard(labels)
-    graph.negatives = others(index, index, labels, labels)
-    return graph

@@ -4,9 +4,6 @@ Lv, Yang, Li, "Wasserstein Distance Rivals Kullback-Leibler Divergence for Knowl
 arXiv:2412.08139. Checked against the authors' code.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 from torch_geometric.data import Data
 
@@ -17,7 +14,7 @@ from graphkd.features import pick
 from graphkd.graphs import clouds, moments
 from graphkd.loss import Criterion, GraphLoss, Term
 from graphkd.ot.gaussian import Covariance
-from graphkd.projectors import MapProjector, MapProjectorName
+from graphkd.projectors import MapProjector, MapProjectorName, matched
 from graphkd.typing import Features, Real
 
 EPS = 1e-5
@@ -51,8 +48,12 @@ def wkd_features(
     Nodes are cells, each in a problem of its own; the student's maps pass the projector first. Both terms grow with the
     number of channels, as published. Only statistics are compared: heights and widths may differ.
 
-    Needs: ``map`` (n c h w) of both networks, as published after the ReLU of the last stage. Pairing: used. Extra
-    parameters, trained with the student and then dropped: the projector.
+    Needs: ``map`` (n c h w), as published after the ReLU of the last stage.
+    Pairing: used.
+    Cost: n c h w; full covariances n min(c, hw)³.
+    Terms: ``mean``, ``covariance``.
+    Extra parameters: a projector.
+    Equal to: authors' code, 1e-15.
 
     Args:
         student_channels: Of the student's ``map``; read off the first batch if omitted.
@@ -92,7 +93,7 @@ def wkd_features(
         terms={"mean": term("mean", mean_ratio), "covariance": term("covariance", 1.0)},
     )
     if isinstance(projector, MapProjector):
-        criterion.register_forward_pre_hook(_match, with_kwargs=True)
+        matched(criterion, "map")
     return criterion
 
 
@@ -112,12 +113,3 @@ class _Cells(nn.Module):
 
     def extra_repr(self) -> str:
         return f"grid={self.grid}, covariance={self.covariance}"
-
-
-def _match(criterion: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-    """Tell the student's projector the teacher's channels before it is used for the first time."""
-    teacher = arguments[1] if len(arguments) > 1 else named["teacher_features"]
-    if "map" in teacher and teacher["map"].dim() == 4:
-        for module in criterion.modules():
-            if isinstance(module, MapProjector):
-                module.match(teacher["map"].shape[1])

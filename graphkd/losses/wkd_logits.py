@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 from graphkd import checks, kept
 from graphkd.couplings import Identity, SharedSinkhorn
 from graphkd.encoders import Several
-from graphkd.features import hard, vectors
+from graphkd.features import classes_of, vectors
 from graphkd.graphs import classes, point_cloud
 from graphkd.loss import Criterion, GraphLoss, Term
 from graphkd.measures import Fixed
@@ -58,9 +58,15 @@ def wkd_logits(
     Nodes are classes with the probabilities as masses; a second graph has the samples with their log-probability of the
     label. Costs and plans of single samples are never formed: memory is n c + c c instead of n c c.
 
-    Needs: ``logits`` (n c) of both networks; labels. A sample without label (-100, or none given) has no target term,
-    and its transport is over all classes. Of soft labels (n c) the most likely class counts, as in the released code:
-    labels that mix two images lose one. Pairing: used (each sample has a problem of its own). Extra parameters: none.
+    Needs: ``logits`` (n c), labels.
+    Pairing: used.
+    Cost: n c² a sweep.
+    Terms: ``target``, ``transport``.
+    Extra parameters: none.
+    Equal to: authors' code, 3e-15.
+
+    A sample without label (-100, or none given) has no target term, and its transport is over all classes. Of soft
+    labels (n c) the most likely class counts, as in the released code: labels that mix two images lose one.
 
     Args:
         class_cost: D, how far classes are apart, with a diagonal of zeros; see :func:`graphkd.class_cost.class_cost`.
@@ -133,14 +139,13 @@ def _all_classes(features: Features, temperature: Real) -> Data:
 
 def _other_classes(features: Features, temperature: Real) -> Data:
     logits = vectors(features, "logits")
-    return classes(logits, temperature, _labels(features, logits))
+    return classes(logits, temperature, classes_of(features, logits))
 
 
 def _at_label(features: Features) -> Data:
     """Samples with their log-probability of the label; only labelled ones have mass."""
     logits = vectors(features, "logits")
-    labels = _labels(features, logits)
-    checks.class_labels(labels, logits)
+    labels = classes_of(features, logits)
     known = labels != UNLABELLED
     at_label = raised(logits).log_softmax(-1).gather(1, torch.where(known, labels, 0).unsqueeze(1))
     return point_cloud(at_label, known.to(at_label.dtype) / known.sum().clamp_min(1))
@@ -149,17 +154,3 @@ def _at_label(features: Features) -> Data:
 def _expected_surprise(x: Tensor, y: Tensor) -> Tensor:
     """The teacher's probability times the student's negative log-probability (n m)."""
     return -x @ y.exp().mT
-
-
-def _labels(features: Features, logits: Tensor) -> Tensor:
-    """One class per sample, -100 where there is none."""
-    labels = features.get("labels")
-    if labels is None:
-        return torch.full(logits.shape[:1], UNLABELLED, device=logits.device)
-    if labels.is_floating_point():
-        if labels.shape != logits.shape:
-            raise ValueError(
-                f"soft labels need the shape of the logits, {tuple(logits.shape)}, got {tuple(labels.shape)}"
-            )
-        return hard(labels)
-    return labels

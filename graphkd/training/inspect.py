@@ -12,11 +12,11 @@ from graphkd.snapshots import Snapshot
 from graphkd.training.fit import CONFIG, LAST, infer_widths
 from graphkd.training.history import History
 from graphkd.training.module import DistillationModule
-from graphkd.training.run import HISTORY, PAGE, prepare_teacher, train
+from graphkd.training.run import HISTORY, PAGE, WEIGHTS, prepared, read_weights, train
 from graphkd.training.watch import FOLDER, Split, probe_of
 
-PARTS = ("student", "teacher", "student_features", "teacher_features", "criteria", "weights")
-"""What a distiller is made of, as a config names it."""
+PARTS = ("student_features", "teacher_features", "criteria", "weights")
+"""What a distiller is made of beside its networks, as a config names it."""
 
 
 def inspect(
@@ -76,9 +76,12 @@ def _look(
     parser = ArgumentParser()
     parser.add_function_arguments(train, skip={"resume"}, fail_untyped=False)
     settings = parser.instantiate(parser.parse_path(config))
-    if settings.teacher is not None:
-        prepare_teacher(settings.teacher, settings.teacher_checkpoint, None, 0, settings.seed, {})
-    distiller = Distiller(**{name: settings[name] for name in PARTS})
+    teacher = prepared(
+        settings.student, settings.teacher, settings.teacher_checkpoint, None, 0, settings.ema_decay, settings.seed, {}
+    )
+    distiller = Distiller(settings.student, teacher, **{name: settings[name] for name in PARTS})
+    if settings.auto_weights is not None:
+        distiller.weights.update(read_weights(folder / WEIGHTS))
     own: LightningDataModule = settings.data
     for each in {own, data or own}:
         each.prepare_data()

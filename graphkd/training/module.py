@@ -36,7 +36,7 @@ class DistillationModule(LightningModule):
     Logged per epoch: the mean over samples of every number of :class:`~graphkd.distiller.Step` under ``train/``; each
     scheduled weight under ``train/weight/``;
     ``val/accuracy`` and, where there is a teacher, ``val/agreement``, the share of images on which student and teacher
-    choose one class; the same under ``test/``.
+    choose one class (of several teachers, the likeliest by their mean probabilities); the same under ``test/``.
 
     Args:
         distiller: What to train.
@@ -94,6 +94,11 @@ class DistillationModule(LightningModule):
             self.log_dict(means | weights | {"seconds": seconds}, on_step=True, on_epoch=False)
         return step.loss
 
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        """Step, then let teachers that are averages of the student follow it."""
+        super().optimizer_step(*arguments, **named)
+        self.distiller.update_teachers()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure the student on images that settings are chosen on."""
         self._measure("val", batch)
@@ -108,6 +113,6 @@ class DistillationModule(LightningModule):
         known = labels != UNLABELLED
         log = partial(self.log, on_step=False, on_epoch=True, batch_size=len(labels))
         log(f"{split}/accuracy", (chosen == labels)[known].float().mean(), prog_bar=True)
-        if self.distiller.teacher is not None:
-            teacher = model_logits(self.distiller.teacher(inputs)).argmax(-1)
-            log(f"{split}/agreement", (chosen == teacher).float().mean())
+        teachers = self.distiller.teachers.probabilities(inputs)
+        if teachers is not None:
+            log(f"{split}/agreement", (chosen == teachers.argmax(-1)).float().mean())

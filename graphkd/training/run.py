@@ -14,9 +14,11 @@ from lightning import Callback, LightningDataModule, seed_everything
 from torch import nn
 
 from graphkd import snapshots
+from graphkd.balance import suggest_weights
 from graphkd.distiller import Distiller
 from graphkd.inspection import write_page
 from graphkd.loss import Criterion
+from graphkd.teachers import ema
 from graphkd.training.fit import LAST, evaluate, fit
 from graphkd.training.history import History
 from graphkd.training.module import DistillationModule, LRSchedulerCallable, OptimizerCallable, sgd
@@ -25,8 +27,12 @@ from graphkd.typing import Real, Schedule
 
 logger = logging.getLogger(__name__)
 
+TeacherOption = nn.Module | dict[str, nn.Module] | Literal["ema", "self"] | None
+"""A teacher as a config names it."""
+
 HISTORY = "history.json"
 PAGE = "inspect.html"
+WEIGHTS = "weights.json"
 """Names in a run's folder."""
 
 
@@ -54,14 +60,16 @@ class Result:
 def train(
     student: nn.Module,
     data: LightningDataModule,
-    teacher: nn.Module | None = None,
-    teacher_checkpoint: str | None = None,
+    teacher: TeacherOption = None,
+    teacher_checkpoint: str | dict[str, str] | None = None,
     teacher_data: LightningDataModule | None = None,
     teacher_epochs: int = 20,
+    ema_decay: Real = 0.999,
     student_features: dict[str, str] | None = None,
-    teacher_features: dict[str, str] | None = None,
+    teacher_features: dict[str, str] | dict[str, dict[str, str]] | None = None,
     criteria: dict[str, Criterion] | None = None,
     weights: dict[str, Real | Schedule] | None = None,
+    auto_weights: Real | None = None,
     optimizer: OptimizerCallable = sgd,
     scheduler: LRSchedulerCallable | None = None,
     epochs: int = 30,
@@ -81,17 +89,23 @@ def train(
     Args:
         student: The model to train.
         data: Batches to train, validate and test on.
-        teacher: The model to learn from.
-        teacher_checkpoint: The teacher's weights, a ``state_dict``. If there is no such file, the teacher is first
-            trained on ``teacher_data`` and saved there.
+        teacher: The model to learn from, or several by name. Or ``ema``, the moving average of the student; or
+            ``self``, the student itself, whose deeper parts ``teacher_features`` names.
+        teacher_checkpoint: The teacher's weights, a ``state_dict``; of several, by name. If there is no such file, the
+            teacher is first trained on ``teacher_data`` and saved there.
         teacher_data: What a teacher without a checkpoint is trained on.
         teacher_epochs: How long a teacher without a checkpoint is trained.
+        ema_decay: Of the moving average of the student.
         student_features: Which activations the criteria see: names to module paths, such as ``feat: avgpool``.
-        teacher_features: The same for the teacher.
-        criteria: Losses between student and teacher, by name, such as graphkd.losses.otgd.
-        weights: Of the criteria by name, of the student's own loss as ``task``, and factors on single terms under names
-            such as ``otgd/f``; one where omitted. Numbers, or schedules such as
+        teacher_features: The same for the teacher; of several, one for all or by name.
+        criteria: Losses between student and teacher, by name, such as graphkd.losses.otgd. Of several teachers, those
+            under names such as ``vgg/otgd`` are for that one, others for each.
+        weights: Of the criteria by name, of the student's own loss as ``task``, of several teachers by name, and
+            factors on single terms under names such as ``otgd/f``; one where omitted. Numbers, or schedules such as
             graphkd.training.schedules.ConstantThenCosine.
+        auto_weights: Give the criteria that ``weights`` does not name those with which each one's gradient at the
+            student's features is, before training, so many times the task's, as graphkd.suggest_weights does; kept in
+            the folder's ``weights.json``. If omitted, they have weight one.
         optimizer: Of the student and of what the criteria learn.
         scheduler: Of the learning rate, stepped once an epoch; a cosine to zero if omitted.
         epochs: Passes over the training data.
@@ -114,16 +128,17 @@ def train(
             f"needs a folder without a run, got {folder}: --resume it, --overwrite it, or name another --out"
         )
     options = trainer or {}
-    if teacher is not None:
-        prepare_teacher(teacher, teacher_checkpoint, teacher_data, teacher_epochs, seed, options)
     distiller = Distiller(
         student,
-        teacher,
+        prepared(student, teacher, teacher_checkpoint, teacher_data, teacher_epochs, ema_decay, seed, options),
         student_features=student_features,
         teacher_features=teacher_features,
         criteria=criteria,
         weights=weights,
     )
+    if auto_weights is not None and criteria:
+        open_ones = [name for name in criteria if name not in (weights or {})]
+        distiller.weights.update(_balanced(distiller, data, auto_weights, open_ones, folder / WEIGHTS, resume))
     looks = folder / FOLDER
     result, history = run(
         distiller,
@@ -217,6 +232,56 @@ def prepare_teacher(
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(teacher.state_dict(), path)
+
+
+def prepared(
+    student: nn.Module,
+    teacher: TeacherOption,
+    checkpoint: str | dict[str, str] | None,
+    data: LightningDataModule | None,
+    epochs: int,
+    ema_decay: Real,
+    seed: int,
+    options: dict[str, Any],
+) -> nn.Module | dict[str, nn.Module] | None:
+    """The teachers as a distiller takes them, each with its weights; see :func:`train`."""
+    if teacher == "ema":
+        return ema(student, ema_decay)
+    if teacher == "self":
+        return student
+    if isinstance(teacher, nn.Module):
+        if isinstance(checkpoint, dict):
+            raise ValueError(f"one teacher needs one teacher_checkpoint, got those of {', '.join(checkpoint)}")
+        prepare_teacher(teacher, checkpoint, data, epochs, seed, options)
+        return teacher
+    if isinstance(teacher, dict):
+        paths = checkpoint if isinstance(checkpoint, dict) else {}
+        if paths.keys() != teacher.keys():
+            raise ValueError(f"needs a teacher_checkpoint for each of {', '.join(teacher)}, got {checkpoint!r}")
+        for name, each in teacher.items():
+            prepare_teacher(each, paths[name], data, epochs, seed, options)
+        return teacher
+    return None
+
+
+def _balanced(
+    distiller: Distiller, data: LightningDataModule, ratio: Real, names: list[str], path: Path, resume: bool
+) -> dict[str, float]:
+    """The weights that were suggested when the run began, and are kept for when it goes on."""
+    if not (resume and path.exists()):
+        data.prepare_data()
+        data.setup("fit")
+        found = suggest_weights(distiller, data.train_dataloader(), target_ratio=ratio)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({name: found[name] for name in names}, indent=1))
+    weights = read_weights(path)
+    logger.info("weights: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items()))
+    return weights
+
+
+def read_weights(path: Path) -> dict[str, float]:
+    """The weights that a run found for itself; none where it was told all."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _count(module: nn.Module) -> int:

@@ -84,3 +84,49 @@ def test_a_temperature_that_is_not_above_zero_is_refused(temperature):
 def test_different_numbers_of_classes_are_refused_with_both():
     with pytest.raises(ValueError, match="one width, got 10 and 100"):
         kd()({"logits": torch.zeros(2, 10)}, {"logits": torch.zeros(2, 100)})
+
+
+def standardized_by_loops(rows):
+    """Each row by its own mean and unbiased deviation, number by number."""
+    found = []
+    for row in rows:
+        mean = sum(row) / len(row)
+        deviation = (sum((x - mean) ** 2 for x in row) / (len(row) - 1)) ** 0.5
+        found.append(torch.stack([(x - mean) / deviation for x in row]))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("temperature", [1, 2.0, 4.0])
+def test_standardized_logits_have_value_and_gradient_of_their_definition(temperature):
+    student, teacher = logits(n=5, classes=4)
+    with torch.no_grad():
+        student[1] += 50
+        student[2] *= 20
+    value = kd(temperature, standardize=True)({"logits": student}, {"logits": teacher}).value
+    expected = reference(standardized_by_loops(student), standardized_by_loops(teacher), temperature)
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=0)
+    gradients = [torch.autograd.grad(each, student)[0] for each in (value, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+def test_standardized_logits_may_have_any_offset_and_scale():
+    student, teacher = logits()
+    value = kd(2.0, standardize=True)({"logits": student}, {"logits": teacher}).value
+    offset, scale = torch.randn(2, 7, 1, dtype=torch.float64)
+    for moved in ({"logits": student * scale.exp() + offset}, {"logits": student + 100 * offset}):
+        torch.testing.assert_close(kd(2.0, standardize=True)(moved, {"logits": teacher}).value, value)
+    plain = kd(2.0)({"logits": student}, {"logits": teacher}).value
+    assert not torch.isclose(kd(2.0)({"logits": 2 * student}, {"logits": teacher}).value, plain, rtol=1e-2)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_constant_logits_are_standardized_to_zeros_with_a_finite_gradient(constant, dtype):
+    student, teacher = torch.full((3, 7), constant, dtype=dtype), torch.randn(3, 7, dtype=dtype)
+    student.requires_grad_()
+    value = kd(2.0, standardize=True)({"logits": student}, {"logits": teacher}).value
+    zeros = torch.zeros(3, 7, dtype=dtype)
+    torch.testing.assert_close(value, reference(zeros, standardized_by_loops(teacher), 2.0))
+    (gradient,) = torch.autograd.grad(value, student)
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() < 10

@@ -7,6 +7,7 @@ from lightning import Callback
 from graphkd import Distiller, losses
 from graphkd.datasets import DigitsData
 from graphkd.models import SmallCNN
+from graphkd.teachers import ema
 from graphkd.training import DistillationModule, evaluate, fit
 from graphkd.training.fit import LAST
 from graphkd.training.schedules import ConstantThenCosine, LinearWarmup
@@ -21,10 +22,12 @@ def small_data(labels=5):
     return data
 
 
-def module(criteria=True, dropout=0.0, weights=None):
+def module(criteria=True, dropout=0.0, weights=None, average=False):
     torch.manual_seed(0)
     student, teacher = SmallCNN(2), SmallCNN(4)
     student.pool.append(torch.nn.Dropout(dropout))
+    if average:
+        teacher = ema(student, 0.8)
     distiller = Distiller(
         student,
         teacher,
@@ -50,6 +53,26 @@ class Stop(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.current_epoch == self.epoch and batch_idx == 1:
             raise RuntimeError("stopped here")
+
+
+def test_a_teacher_that_is_an_average_moves_after_every_step_and_resumes(tmp_path):
+    whole = module(average=True)
+    trainer, history = fit(whole, small_data(), epochs=3, folder=tmp_path / "whole", **QUIET)
+    assert int(whole.distiller.teacher.n_averaged) == trainer.global_step
+    with pytest.raises(RuntimeError, match="stopped here"):
+        fit(module(average=True), small_data(), epochs=3, folder=tmp_path / "cut", callbacks=[Stop(1)], **QUIET)
+    resumed = module(average=True)
+    _, continued = fit(resumed, small_data(), epochs=3, folder=tmp_path / "cut", resume=True, **QUIET)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert continued.curves["train/kd"] == history.curves["train/kd"]
+    assert continued.curves["val/agreement"] == history.curves["val/agreement"]
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_an_average_counts_steps_of_the_optimiser(accumulated):
+    trained = module(average=True)
+    trainer, _ = fit(trained, small_data(), epochs=1, accumulate_grad_batches=accumulated, **QUIET)
+    assert int(trained.distiller.teacher.n_averaged) == trainer.global_step
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])

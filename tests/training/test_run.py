@@ -8,7 +8,7 @@ from graphkd import losses
 from graphkd.datasets import DigitsData
 from graphkd.models import SmallCNN
 from graphkd.training.fit import LAST
-from graphkd.training.run import train
+from graphkd.training.run import WEIGHTS, train
 from graphkd.training.schedules import ConstantThenCosine
 
 QUIET = {"enable_progress_bar": False}
@@ -98,3 +98,78 @@ def test_a_student_alone_needs_no_teacher(tmp_path):
     result = start(tmp_path, teacher=None, criteria=None)
     assert result.agreement is None
     assert result.extra_parameters == 0
+
+
+def test_weights_are_found_kept_and_used_where_they_are_not_given(tmp_path):
+    criteria = {"kd": losses.kd(), "again": losses.kd()}
+    start(tmp_path, criteria=criteria, weights={"again": 0.25}, auto_weights=2.0)
+    folder = tmp_path / "run"
+    found = json.loads((folder / WEIGHTS).read_text())
+    assert set(found) == {"kd"}
+    curves = json.loads((folder / "history.json").read_text())
+    assert curves["train/weighted/kd"][0] == pytest.approx(found["kd"] * curves["train/kd"][0], rel=1e-4)
+    assert curves["train/weighted/again"][0] == pytest.approx(0.25 * curves["train/again"][0], rel=1e-4)
+    start(tmp_path, criteria=criteria, weights={"again": 0.25}, auto_weights=4.0, overwrite=True)
+    assert json.loads((folder / WEIGHTS).read_text())["kd"] == pytest.approx(2 * found["kd"], rel=1e-4)
+
+
+def test_found_weights_stay_where_a_run_goes_on(tmp_path):
+    start(tmp_path, auto_weights=1.0)
+    found = (tmp_path / "run" / WEIGHTS).read_text()
+    (tmp_path / "run" / WEIGHTS).write_text('{"kd": 0.125}')
+    start(tmp_path, auto_weights=1.0, epochs=2, resume=True)
+    assert json.loads((tmp_path / "run" / WEIGHTS).read_text()) == {"kd": 0.125}
+    assert json.loads(found)["kd"] != 0.125
+    curves = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert curves["train/weighted/kd"][1] == pytest.approx(0.125 * curves["train/kd"][1], rel=1e-4)
+
+
+def test_several_teachers_are_loaded_by_name(tmp_path):
+    teachers = {"one": SmallCNN(4), "two": SmallCNN(3)}
+    paths = {name: str(tmp_path / f"{name}.pt") for name in teachers}
+    options = {"teacher_checkpoint": paths, "criteria": {"kd": losses.kd(), "one/otgd": losses.otgd(embed_dim=4, k=3)}}
+    features = {"student_features": {"feat": "pool"}, "teacher_features": {"feat": "pool"}}
+    start(tmp_path, teacher=teachers, **options, **features)
+    curves = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert {"train/one/kd", "train/two/kd", "train/one/otgd", "val/agreement"} <= set(curves)
+    assert "train/two/otgd" not in curves
+    for name, teacher in teachers.items():
+        saved = torch.load(paths[name], weights_only=True)
+        assert all(torch.equal(saved[key], value) for key, value in teacher.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("teacher", "checkpoint", "match"),
+    [
+        ({"one": SmallCNN(4)}, "teacher.pt", "needs a teacher_checkpoint for each of one, got 'teacher.pt'"),
+        ({"one": SmallCNN(4)}, {"two": "teacher.pt"}, "needs a teacher_checkpoint for each of one"),
+        (SmallCNN(4), {"one": "teacher.pt"}, "one teacher needs one teacher_checkpoint, got those of one"),
+    ],
+)
+def test_checkpoints_that_are_not_those_of_the_teachers_are_refused(tmp_path, teacher, checkpoint, match):
+    with pytest.raises(ValueError, match=match):
+        start(tmp_path, teacher=teacher, teacher_checkpoint=checkpoint)
+
+
+def test_an_average_of_the_student_teaches(tmp_path):
+    start(tmp_path, teacher="ema", teacher_checkpoint=None, teacher_data=None, ema_decay=0.5, epochs=2)
+    kept = torch.load(tmp_path / "run" / LAST, weights_only=False)["state_dict"]
+    average = kept["distiller.teachers.models.teacher.module.fc.weight"]
+    assert not torch.equal(average, kept["distiller.student.fc.weight"])
+    curves = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert 0 < curves["train/kd"][1] < 1
+
+
+def test_a_students_deeper_part_teaches(tmp_path):
+    start(
+        tmp_path,
+        teacher="self",
+        teacher_checkpoint=None,
+        teacher_data=None,
+        student_features={"map": "body.2"},
+        teacher_features={"map": "body"},
+        criteria={"at": losses.attention_transfer()},
+    )
+    curves = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert curves["train/at"][0] > 0
+    assert "val/agreement" not in curves
