@@ -11,6 +11,7 @@ from torch import Tensor
 
 from graphkd import checks
 from graphkd.distiller import Distiller, Step
+from graphkd.features import device_of, moved
 from graphkd.loss import Criterion
 from graphkd.typing import Real
 from graphkd.weights import TASK
@@ -29,7 +30,8 @@ def gradient_norms(
 
     Args:
         distiller: Student, teacher and criteria, as they are at the moment.
-        loader: Batches as the distiller takes them: inputs and labels, perhaps where samples stand in the data set.
+        loader: Batches as the distiller takes them, on any device: inputs and labels, perhaps where samples stand in
+            the data set.
         num_batches: B, at most; fewer where the loader has fewer.
         at: h, the name of one of the student's features; if omitted, the first on which all depends.
 
@@ -54,7 +56,7 @@ def gradient_norms(
     with torch.random.fork_rng(devices), torch.enable_grad():
         torch.manual_seed(0)
         for batch in islice(loader, num_batches):
-            found.append(_norms(trial, batch, at))
+            found.append(_norms(trial, moved(batch, device_of(trial.student)), at))
     if not found:
         raise ValueError("needs a loader with at least one batch, got none")
     return {name: float(torch.stack([norms[name] for norms in found]).mean()) for name in found[0]}

@@ -1,7 +1,6 @@
 """The class graph of a teacher, as a cost between classes: one pass over its data, or a file that remembers one."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from graphkd import checks, kept
 from graphkd.cka import class_distance, linear_cka, rbf_cka
-from graphkd.features import MODEL_OUTPUT, FeatureExtractor, model_logits
+from graphkd.features import MODEL_OUTPUT, FeatureExtractor, device_of, model_logits, moved
 from graphkd.grouped import ByClass, Centroids, Samples
 from graphkd.measures import cosine
 from graphkd.precision import no_autocast, raised
@@ -112,7 +111,7 @@ def class_cost(
         data = {} if loader is None else kept.data_fingerprint(loader)
         made_of["fingerprint"] = kept.model_fingerprint(teacher) | data
         if file.exists() and not overwrite:
-            return _loaded(file, made_of, num_classes).to(_device(teacher))
+            return _loaded(file, made_of, num_classes).to(device_of(teacher))
     with torch.no_grad():
         if loader is None:
             x = _classifier(teacher, feature, num_classes)
@@ -139,7 +138,7 @@ def _pass(
     progress: bool,
 ) -> Tensor:
     """What the teacher makes of the loader's samples, by class; the teacher is left as it was."""
-    device, extract = _device(teacher), FeatureExtractor(teacher, {"feature": feature})
+    device, extract = device_of(teacher), FeatureExtractor(teacher, {"feature": feature})
     modes = {module: module.training for module in teacher.modules()}
     seen = None
     teacher.eval()
@@ -147,7 +146,7 @@ def _pass(
         with no_autocast(device), torch.random.fork_rng(devices=[]), _progress(progress) as bars:
             for batch in bars.track(loader, description="class cost"):
                 inputs, labels = _parts(batch)
-                output, features = extract.run(_moved(inputs, device))
+                output, features = extract.run(moved(inputs, device))
                 x = _positions(features["feature"], feature)
                 seen = seen or ByClass(store(_width(output) if num_classes is None else num_classes), most)
                 seen.add(x, labels)
@@ -166,19 +165,6 @@ def _parts(batch: Any) -> tuple[Any, Tensor]:
     if not (isinstance(batch, Sequence) and len(batch) >= 2 and isinstance(batch[1], Tensor)):
         raise ValueError(f"needs batches (inputs, labels) with a tensor of labels, got {type(batch).__name__}")
     return batch[0], batch[1]
-
-
-def _moved(inputs: Any, device: torch.device) -> Any:
-    """A loader's inputs with their tensors on a device."""
-
-    def moved(value: Any) -> Any:
-        return value.to(device) if isinstance(value, Tensor) else value
-
-    if isinstance(inputs, Mapping):
-        return {name: moved(value) for name, value in inputs.items()}
-    if isinstance(inputs, Sequence) and not isinstance(inputs, str):
-        return [moved(value) for value in inputs]
-    return moved(inputs)
 
 
 def _positions(x: Shaped[Tensor, "n ..."], feature: str) -> Float[Tensor, "n p d"]:
@@ -229,11 +215,6 @@ def _loaded(file: Path, made_of: Mapping[str, Mapping[str, Any]], num_classes: i
             f"{file} needs a cost of {num_classes} classes, got one of {len(cost)}; overwrite=True replaces it"
         )
     return cost
-
-
-def _device(teacher: nn.Module) -> torch.device:
-    """Where the teacher lives: with its first parameter or buffer."""
-    return next((x.device for x in chain(teacher.parameters(), teacher.buffers())), torch.device("cpu"))
 
 
 def _progress(shown: bool) -> Progress:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -185,6 +186,28 @@ def vectors(features: Features, name: str) -> Tensor:
         f"feature {name!r} needs one vector per sample, shape (n, d), got {tuple(x.shape)}: "
         "name the module after pooling, or pool it in an adaptor"
     )
+
+
+def moved(inputs: Any, device: torch.device) -> Any:
+    """What a loader gives, with its tensors on a device: one, a sequence, a mapping, or these within each other.
+
+    >>> moved((torch.zeros(1), {"mask": torch.ones(1)}), torch.device("cpu"))
+    [tensor([0.]), {'mask': tensor([1.])}]
+    """
+    if isinstance(inputs, Mapping):
+        return {name: moved(value, device) for name, value in inputs.items()}
+    if isinstance(inputs, Sequence) and not isinstance(inputs, str):
+        return [moved(value, device) for value in inputs]
+    return inputs.to(device) if isinstance(inputs, Tensor) else inputs
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model lives: with its first parameter or buffer.
+
+    >>> device_of(nn.Linear(1, 1))
+    device(type='cpu')
+    """
+    return next((x.device for x in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def _parse(model: nn.Module, source: str) -> tuple[str, str]:

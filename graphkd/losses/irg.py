@@ -50,7 +50,8 @@ def irg(
         \Theta_{ik} = (E''_{ik} - E'_{ik})^2
 
     Nodes are samples, one graph per term, all at the identity coupling: vertices are a cost, edges a relation. The
-    widths of the two networks are free but for the vertices. Labels are not used.
+    widths of the two networks are free but for the vertices. Feature maps (n c h w) are averaged over their positions
+    first, as in the released networks. Labels are not used.
 
     Needs: ``feat`` (n d) and ``logits`` (n c), and the features that ``layers`` names.
     Pairing: used.
@@ -77,8 +78,6 @@ def irg(
         edge_weight: Of the term ``edge``, on ``feat``.
         vertex_transformation_weight: Of each pair's; its two layers need one width in each network.
         edge_transformation_weight: Of each pair's.
-
-    Feature maps (n c h w) are averaged over their positions first, as in the released networks.
 
     Raises:
         ValueError: For weights that are negative or leave no term; at the call for vertices of two widths, and for

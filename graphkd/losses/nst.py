@@ -15,7 +15,7 @@ from graphkd.encoders import Several
 from graphkd.kernels import Gaussian, Polynomial
 from graphkd.loss import Criterion
 from graphkd.losses.mmd import between_means
-from graphkd.maps import same_size, sized
+from graphkd.maps import check_named, same_size, sized
 from graphkd.measures import inner, unit
 from graphkd.typing import Features, Measure, Real
 
@@ -71,10 +71,7 @@ def nst(
     True
     """
     checks.one_of("kernel", kernel, ("polynomial", "linear", "gaussian"))
-    if not maps or isinstance(maps, str) or len(set(maps)) < len(maps):
-        raise ValueError(f"maps needs a sequence of different names, got {maps!r}")
-    if size is not None:
-        checks.at_least("size", size, 1)
+    check_named(maps, size)
     kernels: dict[str, Measure] = {"polynomial": Polynomial(2), "linear": inner, "gaussian": Gaussian(bandwidth)}
     builds = [partial(_channels, name=name, size=size) for name in maps]
     terms = {name: between_means(kernels[kernel], hop, hop) for hop, name in enumerate(maps)}
