@@ -3,12 +3,9 @@
 import inspect
 import pkgutil
 import re
-import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from rich.console import Console
-from rich.table import Table
 
 from graphkd import losses
 from graphkd.loss import Criterion
@@ -114,16 +111,20 @@ def show_methods(markdown: bool = False) -> None:
     if markdown:
         print(as_markdown())
         return
-    table = Table(title="graphkd.losses", show_lines=True)
-    table.add_column("name", no_wrap=True)
-    for column in ("paper", "needs", "pairing", "cost of a step", "extra parameters"):
-        table.add_column(column, overflow="fold")
-    for method in methods():
-        facts = method.needs, method.pairing, method.cost, method.extra_parameters
-        table.add_row(
-            f"[bold]{method.name}[/]", f"{method.title}: {method.cited}", *(fact.replace("``", "") for fact in facts)
-        )
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    found, lines = methods(), []
+    indent = max(len(method.name) for method in found) + 2
+    for method in found:
+        facts = {
+            "needs": method.needs,
+            "pairing": method.pairing,
+            "cost": method.cost,
+            "extra parameters": method.extra_parameters,
+        }
+        said = "; ".join(f"{name}: {fact}" for name, fact in facts.items()).replace("``", "")
+        for i, line in enumerate((f"{method.title}: {method.compares}", method.cited, said)):
+            start = (method.name if i == 0 else "").ljust(indent)
+            lines += textwrap.wrap(line, 120, initial_indent=start, subsequent_indent=" " * indent)
+    print("\n".join(lines))
 
 
 def _introduced(text: str, name: str) -> tuple[str, str, str]:
