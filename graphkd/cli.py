@@ -1,6 +1,7 @@
 """The command ``graphkd``."""
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -73,6 +74,9 @@ class Command:
         except (KeyboardInterrupt, SystemExit):
             print(f"graphkd: interrupted; {self._how_to_go_on(chosen)}", file=sys.stderr)
             return 130
+        except BrokenPipeError:
+            # Whoever read the output, such as `head`, had enough; what is left must not fail when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
     def _how_to_go_on(self, chosen: Namespace) -> str:

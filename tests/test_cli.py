@@ -222,3 +222,10 @@ def _wait_until(condition, process, seconds=120):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() - start < seconds
         time.sleep(0.02)
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error():
+    command = f"{sys.executable} -m graphkd methods | head -n 1"
+    run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert run.stdout.startswith("attention_transfer")
+    assert run.stderr == ""
