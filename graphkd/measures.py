@@ -40,6 +40,9 @@ def unit(x: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b n d"]:
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
+    # The length of what is very large or small would leave the range of squares; the result does not depend on scale.
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    x = x / torch.where(largest > 0, largest, 1.0)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / torch.where(length > 0, length, 1.0)
 
@@ -138,11 +141,13 @@ def sqeuclidean(x: Rows, y: OtherRows) -> Pairs:
     r"""Squared Euclidean distance :math:`\|x_i - y_j\|^2`.
 
     Computed as one matrix product after the rows are centred, so that a common offset does not cancel digits. Equal
-    rows are at distance zero, as are rows whose distance is lost in the rounding of that product.
+    rows are at distance zero, as are rows whose distance is lost in the rounding of that product. Of equally many rows,
+    those that are paired, i with i, are measured by their difference, to all digits.
 
     >>> sqeuclidean(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
     tensor([[25.]])
     """
+    paired = (x - y).square().sum(-1) if x.shape[-2] == y.shape[-2] else None
     centre = y.mean(-2, keepdim=True).detach()
     x, y = x - centre, y - centre
     squares = x.square().sum(-1).unsqueeze(-1) + y.square().sum(-1).unsqueeze(-2)
@@ -150,7 +155,11 @@ def sqeuclidean(x: Rows, y: OtherRows) -> Pairs:
     # Below the rounding error of the product there is no distance, only noise whose root would not be small. The
     # gradient does not suffer from it and is kept.
     noise = distance < (8 + x.shape[-1] ** 0.5) * torch.finfo(x.dtype).eps * squares
-    return torch.where(noise, distance - distance.detach(), distance)
+    distance = torch.where(noise, distance - distance.detach(), distance)
+    if paired is None:
+        return distance
+    own = torch.eye(x.shape[-2], dtype=torch.bool, device=x.device)
+    return torch.where(own, paired.unsqueeze(-1), distance)
 
 
 @full_precision
@@ -171,6 +180,19 @@ def euclidean(x: Rows, y: OtherRows) -> Pairs:
     tensor([[5.]])
     """
     return root(sqeuclidean(x, y))
+
+
+@full_precision
+def euclidean_by_differences(x: Rows, y: OtherRows) -> Pairs:
+    r"""Euclidean distance :math:`\|x_i - y_j\|` to all digits, also of rows that are much nearer than they are long.
+
+    Takes n m d operations that are no matrix product, for relations of a batch; see :func:`euclidean` for large graphs.
+    Its gradient at distance zero is zero.
+
+    >>> euclidean_by_differences(torch.tensor([[1.0]]), torch.tensor([[1.0], [1.25]]))
+    tensor([[0.0000, 0.2500]])
+    """
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @full_precision

@@ -138,7 +138,8 @@ class Queue(nn.Module):
     def recall(self, x: Float[Tensor, "n d"]) -> Data:
         """A graph without edges of a batch, n nodes, and behind it the queue, as if the batch were in it already.
 
-        What the batch would push out, and what is not filled yet, has no mass; the other nodes share it evenly.
+        What the batch would push out, and what is not filled yet, has no mass; the other nodes share it evenly. Of a
+        batch larger than the queue all nodes have mass, since each is compared with its own teacher too.
         """
         self._check(x)
         n, size = len(x), len(self.rows)

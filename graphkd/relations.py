@@ -17,7 +17,7 @@ from graphkd.cka import class_distance as class_distance
 from graphkd.cka import linear_cka as linear_cka
 from graphkd.cka import rbf_cka as rbf_cka
 from graphkd.graphs import masses
-from graphkd.measures import cosine, euclidean, full_precision
+from graphkd.measures import cosine, euclidean_by_differences, full_precision
 from graphkd.typing import Coupling, Measure, Relation
 
 Square = Float[Tensor, "n n"]
@@ -75,7 +75,7 @@ class Angle:
     evenly.
 
     From the inner products of centred rows, :math:`G_{jk} - G_{ij} - G_{ik} + G_{ii}`: the n n d differences are never
-    formed.
+    formed. These products are in float64, since samples of a class may be so near that float32 has no digit of them.
 
     Args:
         num_vertices: v, how many nodes are vertices, evenly spaced in the graph, the same ones in both networks; all if
@@ -110,10 +110,10 @@ class Angle:
         v = n if self.num_vertices is None else min(self.num_vertices, n)
         vertices = torch.arange(v, device=x.device) * n // v
         x = x - x.mean(0).detach()
-        products = x @ x.T
+        products = x.double() @ x.double().T
         seen, own = products[vertices], products.diagonal()[vertices]
-        inner = products - seen.unsqueeze(-1) - seen.unsqueeze(-2) + own[:, None, None]
-        distance = euclidean(x[vertices], x)
+        inner = (products - seen.unsqueeze(-1) - seen.unsqueeze(-2) + own[:, None, None]).to(x.dtype)
+        distance = euclidean_by_differences(x[vertices], x)
         apart = distance > 0
         inverse = torch.where(apart, 1 / torch.where(apart, distance, 1.0), 0.0)
         return inner * inverse.unsqueeze(-1) * inverse.unsqueeze(-2)

@@ -144,15 +144,19 @@ def test_where_nothing_is_reached_by_all_it_says_what_is(loader):
 def test_all_teachers_count_as_they_are_weighted(loader):
     torch.manual_seed(0)
     teachers = {"a": network(), "b": network()}
-    weights = {"a": 0.5, "b": 2.0}
-    distiller = Distiller(network(), teachers, criteria={"kd": losses.kd()}, weights=weights)
-    alone = [
-        gradient_norms(Distiller(distiller.student, teacher, criteria={"kd": losses.kd()}), loader[:1])["kd"]
-        for teacher in teachers.values()
+    distiller = Distiller(network(), teachers, criteria={"kd": losses.kd()}, weights={"a": 0.5, "b": 2.0})
+    inputs = loader[0][0]
+    logits = distiller.student(inputs).detach().requires_grad_()
+    values = [
+        losses.kd()({"logits": logits}, {"logits": teacher(inputs).detach()}).value for teacher in teachers.values()
     ]
-    norm = gradient_norms(distiller, loader[:1])["kd"]
-    assert abs(0.5 * alone[0] - 2 * alone[1]) <= norm <= 0.5 * alone[0] + 2 * alone[1] + 1e-6
-    assert norm > 0
+    (slope,) = torch.autograd.grad(0.5 * values[0] + 2 * values[1], logits)
+    assert gradient_norms(distiller, loader[:1])["kd"] == pytest.approx(float(slope.norm()))
+
+
+def test_factors_on_terms_count_within_a_criterion(loader):
+    norms = gradient_norms(made(weights={"l2/three": 0.5, "l2": 7.0}), loader)
+    assert norms["l2"] == pytest.approx(norms["l2/one"] + 0.5 * norms["l2/three"])
 
 
 def test_nothing_of_the_distiller_moves(loader):

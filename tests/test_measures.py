@@ -19,10 +19,12 @@ from graphkd.measures import (
     cosine,
     cosine_distance,
     euclidean,
+    euclidean_by_differences,
     inner,
     manhattan,
     mean_sqeuclidean,
     sqeuclidean,
+    unit,
     zscored_cosine,
 )
 
@@ -161,12 +163,49 @@ def test_equal_rows_are_at_distance_zero_whatever_rounds(measure, n, d, dtype):
 
 def test_squared_distance_keeps_its_gradient_where_its_value_is_lost_in_rounding():
     x = torch.randn(8, 64, requires_grad=True)
-    y = x.detach() + 1e-5
+    y = torch.cat([x.detach() + 1e-5, x.detach()[:1]])
     lost = sqeuclidean(x, y)
     assert lost.diagonal().abs().max() == 0
     (gradient,) = torch.autograd.grad(lost.diagonal().sum(), x)
     # 2 (x - y), off by the rounding of a sum of 64 products.
     torch.testing.assert_close(gradient, torch.full_like(gradient, -2e-5), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("measure", [sqeuclidean, mean_sqeuclidean, euclidean])
+def test_paired_rows_are_measured_to_all_digits(measure):
+    y = torch.randn(8, 64)
+    x = (y + 1e-4 * torch.randn(8, 64)).requires_grad_()
+    wanted = (x.double() - y.double()).square().sum(-1) / (64 if measure is mean_sqeuclidean else 1)
+    wanted = wanted.sqrt() if measure is euclidean else wanted
+    found = measure(x, y).diagonal()
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=0)
+    slopes = [torch.autograd.grad(each.sum(), x)[0] for each in (found, wanted)]
+    torch.testing.assert_close(*slopes, rtol=1e-5, atol=1e-8)
+
+
+def test_distances_by_differences_are_those_of_near_rows():
+    near = torch.randn(1, 64) + 1e-5 * torch.randn(7, 64)
+    x, y = near[:3].requires_grad_(), near[3:]
+    wanted = (x.double()[:, None] - y.double()).square().sum(-1).sqrt()
+    found = euclidean_by_differences(x, y)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=0)
+    slopes = [torch.autograd.grad(each.sum(), x)[0] for each in (found, wanted)]
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-6)
+    same = x.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(euclidean_by_differences(same, same).sum(), same)
+    assert slope.isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-6, 1.0, 1e6, 1e25])
+def test_rows_of_any_length_are_scaled_to_one(scale):
+    x = torch.randn(5, 6)
+    x[2] = 0
+    scaled = (scale * x).requires_grad_()
+    torch.testing.assert_close(unit(scaled), unit(x))
+    (slope,) = torch.autograd.grad((unit(scaled) * torch.arange(6)).sum(), scaled)
+    wanted = torch.autograd.functional.jacobian(lambda z: (unit(z) * torch.arange(6)).sum(), x)
+    present = torch.tensor([0, 1, 3, 4])
+    torch.testing.assert_close(slope[present] * scale, wanted[present], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("measure", [sqeuclidean, euclidean])

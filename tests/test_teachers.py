@@ -196,8 +196,16 @@ def test_an_average_of_the_student_follows_it(batch):
         average = 0.9 * average + 0.1 * student[0].weight.detach()
     torch.testing.assert_close(distiller.teacher.module[0].weight, average)
     assert not torch.allclose(average, student[0].weight)
-    # Batch statistics are averaged with the weights.
-    assert not torch.equal(distiller.teacher.module[1].running_mean, torch.zeros(4))
+
+
+def test_batch_statistics_are_averaged_with_the_weights(batch):
+    student = network()
+    distiller = Distiller(student, ema(student, 0.5), criteria={"kd": losses.kd()})
+    trained(distiller, batch, 1)
+    first = student[1].running_mean.clone()
+    trained(distiller, batch, 1)
+    torch.testing.assert_close(distiller.teacher.module[1].running_mean, 0.5 * first + 0.5 * student[1].running_mean)
+    assert not torch.equal(first, student[1].running_mean)
 
 
 def test_an_average_has_the_students_paths_and_no_gradient(batch):

@@ -41,8 +41,8 @@ def attention_transfer(
 
     The paper takes the length of the difference, not squared; its authors' code and that of CRD's authors, which the
     published weight of 1000 belongs to, take the mean of squares over samples and positions: ``parity``, which is the
-    term divided by h w. All stages are compared at once there; of two sizes of a map the latter averages the larger to
-    the smaller, which here is given.
+    term divided by h w. There activations keep their sign, which matters for an odd p without a ReLU before; all stages
+    are compared at once; of two sizes of a map the latter averages the larger to the smaller, which here is given.
 
     Args:
         maps: Names of the features.

@@ -3,8 +3,9 @@
 Romero, Ballas, Kahou, Chassang, Gatta, Bengio, "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv:1412.6550.
 """
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 from torch_geometric.data import Data
@@ -13,7 +14,7 @@ from graphkd import checks
 from graphkd.encoders import GraphEncoder
 from graphkd.graphs import positions, samples
 from graphkd.loss import Criterion, GraphLoss, Term
-from graphkd.maps import same_size, sized
+from graphkd.maps import sized
 from graphkd.measures import mean_sqeuclidean
 from graphkd.projectors import LinearProjector, MapProjector, matched
 from graphkd.typing import Features
@@ -83,8 +84,8 @@ def fitnet(
     criterion = Criterion(student, teacher, {"hint": Term(GraphLoss(cost=mean_sqeuclidean))})
     if regressor is None:
         matched(criterion, feature)
-        if feature == "map" and size is None:
-            same_size(criterion, feature)
+    if feature == "map":
+        criterion.register_forward_pre_hook(_expect, with_kwargs=True)
     return criterion
 
 
@@ -94,9 +95,28 @@ class _Regressed(nn.Module):
     def __init__(self, regressor: nn.Module, size: int | None) -> None:
         super().__init__()
         self.regressor, self.size = regressor, size
+        self.expected: tuple[int, ...] | None = None
 
     def forward(self, features: Features) -> Data:
-        return positions(self.regressor(sized(features, size=self.size)))
+        maps = self.regressor(sized(features, size=self.size))
+        if self.expected not in (None, maps.shape[2:]):
+            came, wanted = (" x ".join(map(str, size)) for size in (maps.shape[2:], self.expected or ()))
+            raise ValueError(
+                f"needs maps of the teacher's size, {wanted}, behind the regressor, got {came}: give a `size` to "
+                "average both to, or a regressor that strides"
+            )
+        return positions(maps)
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"
+
+
+def _expect(criterion: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    """Tell the regressor the size of the teacher's maps: what builds a network's graph does not see the other."""
+    teacher = arguments[1] if len(arguments) > 1 else named["teacher_features"]
+    for module in criterion.modules():
+        if isinstance(module, _Regressed) and "map" in teacher:
+            module.expected = teacher["map"].shape[2:] if module.size is None else (module.size, module.size)
 
 
 def _positions(features: Features, size: int | None) -> Data:

@@ -3,6 +3,7 @@
 Montesuma, "KD2M: A unifying framework for feature knowledge distillation", GSI 2025, arXiv:2504.01757.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,6 +20,9 @@ from graphkd.measures import sqeuclidean, unit
 from graphkd.projectors import LinearProjector, ProjectorName, matched
 from graphkd.reductions import TransportCost
 from graphkd.typing import UNLABELLED, Coupling, Features, Real
+
+MARGIN = 50.0
+"""How many epsilons more it costs an entropic plan to leave a class: a share of exp(-50) does."""
 
 Kind = Literal["marginal", "conditional", "joint"]
 
@@ -96,7 +100,8 @@ def kd2m(
         checks.one_of("projector", projector, ("linear",))
         projector = LinearProjector(student_dim, teacher_dim)
     couplings: dict[str, Coupling] = {"exact": Exact(), "sinkhorn": Sinkhorn(epsilon, num_iters)}
-    cost = _within_classes if kind == "conditional" else sqeuclidean
+    margin = MARGIN * epsilon if coupling == "sinkhorn" else 0.0
+    cost = _WithinClasses(margin) if kind == "conditional" else sqeuclidean
     loss = GraphLoss(cost, coupling=couplings[coupling], reduction=TransportCost())
     criterion = Criterion(
         student=GraphEncoder(_Labelled(kind, label_weight, normalize, projector), normalize=False),
@@ -135,10 +140,15 @@ class _Labelled(nn.Module):
         return f"kind={self.kind}, label_weight={self.label_weight}, normalize={self.normalize}"
 
 
-def _within_classes(x: Tensor, y: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class _WithinClasses:
     """A cost that keeps mass within a class, whose number is the last attribute."""
-    cost = sqeuclidean(x[..., :-1], y[..., :-1])
-    # Both sides have as many samples of each class, so that mass which leaves could as well have stayed, at no more
-    # than the largest cost: leaving needs to cost more than that, and with an entropic plan many times epsilon more.
-    leaving = 10 * cost.detach().amax((-2, -1), keepdim=True)
-    return torch.where(x[..., -1:] == y[..., -1:].mT, cost, leaving)
+
+    margin: Real
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        cost = sqeuclidean(x[..., :-1], y[..., :-1])
+        # Both sides have as many samples of each class, so that mass which leaves could as well have stayed, at no more
+        # than the largest cost: leaving needs to cost more than that.
+        leaving = 10 * cost.detach().amax((-2, -1), keepdim=True) + self.margin
+        return torch.where(x[..., -1:] == y[..., -1:].mT, cost, leaving)

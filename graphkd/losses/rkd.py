@@ -9,7 +9,7 @@ from graphkd.discrepancies import smooth_l1
 from graphkd.encoders import GraphEncoder
 from graphkd.graphs import samples
 from graphkd.loss import Criterion, GraphLoss, Term
-from graphkd.measures import euclidean
+from graphkd.measures import euclidean_by_differences
 from graphkd.reductions import TransportCost
 from graphkd.relations import Angle, Pairwise, by_mean
 from graphkd.typing import Real, Relation
@@ -66,7 +66,7 @@ def rkd(*, distance_weight: Real = 25.0, angle_weight: Real = 50.0, num_vertices
         return GraphLoss(relation=relation, coupling=Identity(), reduction=TransportCost(1.0, smooth_l1))
 
     terms = {
-        "distance": Term(loss(Pairwise(euclidean, by_mean)), distance_weight),
+        "distance": Term(loss(Pairwise(euclidean_by_differences, by_mean)), distance_weight),
         "angle": Term(loss(Angle(num_vertices)), angle_weight),
     }
     return Criterion(

@@ -110,10 +110,10 @@ def test_positions_and_samples_are_paired():
 
 
 def test_maps_of_different_sizes_are_refused_unless_a_size_is_given():
-    with pytest.raises(ValueError, match="maps 'map' of one size, got 4 x 4 and 2 x 8: give a `size`"):
-        fitnet()({"map": maps(h=4, w=4)}, {"map": maps(h=2, w=8)})
-    copied = copy.deepcopy(fitnet(2, 2))
-    with pytest.raises(ValueError, match="of one size, got 4 x 4 and 2 x 8"):
+    with pytest.raises(ValueError, match="the teacher's size, 2 x 8, behind the regressor, got 4 x 4: give"):
+        fitnet().double()({"map": maps(h=4, w=4)}, {"map": maps(h=2, w=8)})
+    copied = copy.deepcopy(fitnet(2, 2).double())
+    with pytest.raises(ValueError, match="size, 2 x 8, behind the regressor, got 4 x 4"):
         copied(student_features={"map": maps(h=4, w=4)}, teacher_features={"map": maps(h=2, w=8)})
 
 
@@ -134,3 +134,11 @@ def test_options_out_of_range_are_refused(options, message):
 def test_widths_that_differ_behind_the_regressor_are_refused():
     with pytest.raises(ValueError, match="one width, got 2 and 5"):
         fitnet(regressor=nn.Identity())({"map": maps()}, {"map": maps(channels=5)})
+
+
+def test_a_regressor_of_ones_own_is_held_to_the_teachers_height_and_width():
+    student, teacher = {"map": torch.randn(4, 3, 4, 8)}, {"map": torch.randn(4, 5, 8, 4)}
+    with pytest.raises(ValueError, match="needs maps of the teacher's size, 8 x 4, behind the regressor, got 4 x 8"):
+        fitnet(regressor=nn.Conv2d(3, 5, 1))(student, teacher)
+    with pytest.raises(ValueError, match="needs maps of the teacher's size, 2 x 2, behind the regressor, got 1 x 1"):
+        fitnet(regressor=nn.Conv2d(3, 5, 2), size=2)(student, teacher)

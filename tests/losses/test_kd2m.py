@@ -235,3 +235,15 @@ def test_what_a_kind_needs_is_asked_for():
     student, teacher = draw(widths=(3, 5))
     with pytest.raises(ValueError, match="one width"):
         kd2m(kind="marginal", projector=None)(student, teacher)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1, 0.01])
+def test_an_entropic_plan_keeps_to_classes_however_near_samples_are(scale):
+    base = torch.randn(1, 16)
+    labels = torch.arange(32) % 4
+    student, teacher = ({"feat": base + scale * torch.randn(32, 16)} for _ in range(2))
+    criterion = kd2m(kind="conditional", coupling="sinkhorn", projector=None)
+    plan = criterion(student, teacher, labels).comparisons["transport"].plan
+    within = labels[:, None] == labels
+    assert float(plan[~within].sum()) < 1e-6
+    assert float(plan[within].sum()) == pytest.approx(1, abs=1e-5)

@@ -122,3 +122,17 @@ def test_masses_weigh_the_pairs_that_a_vertex_sees_but_not_the_vertex():
 def test_bad_arguments_are_refused(arguments):
     with pytest.raises(REFUSED):
         rkd(**arguments)
+
+
+@pytest.mark.parametrize("spread", [1e-2, 1e-3, 1e-4])
+def test_samples_of_a_class_may_be_near_in_single_precision(spread):
+    means = torch.randn(10, 512).relu()
+    labels = torch.arange(40) % 10
+    student, teacher = ((means[labels] + spread * torch.randn(40, 512)).requires_grad_() for _ in range(2))
+    slopes, values = [], []
+    for dtype in (torch.float32, torch.float64):
+        output = rkd()({"feat": student.to(dtype)}, {"feat": teacher.detach().to(dtype)})
+        values.append(torch.stack([value.detach().double() for value in output.terms.values()]))
+        slopes.append(torch.autograd.grad(output.value, student)[0])
+    torch.testing.assert_close(*values, rtol=1e-4, atol=1e-7)
+    assert (slopes[0] - slopes[1]).norm() < 1e-3 * slopes[1].norm()
