@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from graphkd import checks
 from graphkd.distiller import Distiller, Step
 from graphkd.features import device_of, moved
 from graphkd.loss import Criterion
-from graphkd.typing import Real
+from graphkd.typing import UNLABELLED, Real
 from graphkd.weights import TASK
 
 
@@ -24,9 +25,10 @@ def gradient_norms(
 
     .. math:: \frac{1}{B} \sum_b \Bigl\| \frac{\partial L(b)}{\partial h_b} \Bigr\|_2
 
-    over B batches with the student's activations h, of the task where it has weight, of each criterion, and of each of
-    its terms as ``otgd/f``; without the weights that the distiller gives them, with those inside a criterion. Measured
-    on a copy, in training mode: neither weights, statistics, memories nor random numbers move.
+    over B batches with the student's activations h, of the task where it has weight and a batch has labels, of each
+    criterion, and of each of its terms as ``otgd/f``; without the weights that the distiller gives them, with those
+    inside a criterion. Measured on a copy, in training mode: neither weights, statistics, memories nor random numbers
+    move.
 
     Args:
         distiller: Student, teacher and criteria, as they are at the moment.
@@ -36,8 +38,9 @@ def gradient_norms(
         at: h, the name of one of the student's features; if omitted, the first on which all depends.
 
     Raises:
-        ValueError: For a loader without batches, a name that is not there, and where nothing among the features is
-            reached by all: then name an earlier part of the student too.
+        ValueError: For a loader without batches (inputs, labels), a name that is not there, a teacher that is the
+            average of the student and still equal to it, and where nothing among the features is reached by all: then
+            name an earlier part of the student too.
 
     >>> from graphkd import losses
     >>> distiller = Distiller(torch.nn.Linear(3, 4), torch.nn.Linear(3, 4), criteria={"kd": losses.kd()})
@@ -47,8 +50,9 @@ def gradient_norms(
     checks.at_least("num_batches", num_batches, 1)
     if not distiller.criteria:
         raise ValueError("needs a distiller with criteria, got none")
+    _check_averages(distiller)
     trial = _copied(distiller).train()
-    trial.weights.update(dict.fromkeys(trial.schedules, 1.0))
+    trial.weights = dict.fromkeys(trial.schedules, 1.0) | trial.weights
     trial.weights.update(dict.fromkeys(trial.criteria, 0.0))
     trial.weights[TASK] = float(trial.weights[TASK] > 0)
     found: list[dict[str, Tensor]] = []
@@ -59,7 +63,8 @@ def gradient_norms(
             found.append(_norms(trial, moved(batch, device_of(trial.student)), at))
     if not found:
         raise ValueError("needs a loader with at least one batch, got none")
-    return {name: float(torch.stack([norms[name] for norms in found]).mean()) for name in found[0]}
+    names = dict.fromkeys(name for norms in found for name in norms)
+    return {name: float(torch.stack([norms[name] for norms in found if name in norms]).mean()) for name in names}
 
 
 def suggest_weights(
@@ -80,7 +85,8 @@ def suggest_weights(
     Limits: these are first guesses. Norms say nothing of directions; they are measured where training begins, where
     learned projectors are random and the student's own gradient is at its largest, and a loss that soon vanishes gets
     no more weight for it; a ratio of 1 is a convention, and the best one differs between methods. Start here, then try
-    a few times more and less on validation data.
+    a few times more and less on validation data. Of scheduled weights, those of the epoch that was set last count, or
+    one.
 
     Args:
         distiller: As for :func:`gradient_norms`.
@@ -134,8 +140,22 @@ def _copied(distiller: Distiller) -> Distiller:
     return copy.deepcopy(distiller, {id(model): model for model in kept})
 
 
+def _check_averages(distiller: Distiller) -> None:
+    """Refuse a teacher that is still the student itself: gradients are rounding errors."""
+    for name, model in distiller.teachers.models.items():
+        if isinstance(model, AveragedModel):
+            pairs = zip(model.module.parameters(), distiller.student.parameters(), strict=True)
+            if all(torch.equal(mean, own) for mean, own in pairs):
+                raise ValueError(
+                    f"gradients need a teacher that is not the student itself, got the average {name!r} before any "
+                    "step: measure after some steps, or choose the weights yourself"
+                )
+
+
 def _norms(trial: Distiller, batch: Any, at: str | None) -> dict[str, Tensor]:
     """The length of each value's gradient at one of the student's features."""
+    if not isinstance(batch, list):
+        raise ValueError(f"needs batches (inputs, labels), perhaps with an index, got {type(batch).__name__}")
     step = trial(*batch)
     features = {name: x for name, x in step.student_features.items() if x.requires_grad}
     if at is not None:
@@ -143,6 +163,8 @@ def _norms(trial: Distiller, batch: Any, at: str | None) -> dict[str, Tensor]:
             raise ValueError(f"at needs one of the student's features, {', '.join(features)}, got {at!r}")
         features = {at: features[at]}
     values = _values(trial, step)
+    if len(batch) > 1 and isinstance(batch[1], Tensor) and bool((batch[1] == UNLABELLED).all()):
+        values.pop(TASK, None)
     slopes = {
         name: dict(
             zip(

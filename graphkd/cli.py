@@ -53,7 +53,9 @@ class Command:
         """What reads the command's options."""
         described = f"{self.summary[0].upper()}{self.summary[1:]}."
         parser = ArgumentParser(description=described, epilog=self.example or None, formatter_class=_Formatter)
-        parser.add_argument("--config", action="config", help="a YAML file with these options")
+        parser.add_argument(
+            "--config", action="config", help="a YAML file with these options; options that come after it win"
+        )
         parser.add_function_arguments(
             self.function,
             as_positional=self.positional,
@@ -168,8 +170,8 @@ AUTO_WEIGHTS: dict[str, Any] = {
     "type": float | None,
     "const": 1.0,
     "default": None,
-    "help": "Give the criteria that weights does not name those with which each one's gradient at the student's "
-    "features is, before training, as long as the task's, or so many times as long; kept in the folder's weights.json.",
+    "help": "Set weights for the criteria that --weights leaves out, so that each pulls at the student's features "
+    "RATIO times as hard as the task, 1 if omitted. Measured once before training, and kept in weights.json.",
 }
 """An option with or without a value, kept in the run's config."""
 
@@ -229,6 +231,7 @@ COMMANDS = [
         show_methods,
         "list the methods: paper, needs, pairing, cost, extra parameters",
         "Example: graphkd methods",
+        options={"markdown": {"action": "store_true", "help": "As the table of the README."}},
     ),
     Command(
         "benchmark step",

@@ -152,7 +152,7 @@ class Distiller(nn.Module):
         """
         self._check_epoch()
         output, caught = self._extract_student.run(inputs)
-        seen = self.teachers.see(inputs, output, caught) if self.criteria else {}
+        seen = self.teachers.see({pair.teacher for pair in self.pairs.values()}, inputs, output, caught)
         student = with_logits(
             output, {name: x for name, x in caught.items() if name not in self.teachers.extra_specs()}
         )
@@ -163,7 +163,7 @@ class Distiller(nn.Module):
         if self.weights[TASK] > 0 or (labels is not None and MODEL_OUTPUT in student):
             values[TASK] = self._task(output, student, labels)
         for name, pair in self.pairs.items():
-            outputs[name] = self.criteria[pair.criterion](own, others[pair.teacher], labels)
+            outputs[name] = self._compared(name, own, others[pair.teacher], labels)
             values[name] = self._value(pair.criterion, outputs[name])
         loss = torch.stack([times(self._weight(name), raised(value)) for name, value in values.items()]).sum()
         if any(weight == 0 for name, weight in self.weights.items() if name != TASK or TASK in values):
@@ -210,6 +210,23 @@ class Distiller(nn.Module):
             )
         named = MODEL_OUTPUT in features and not has_logits(output)
         return self.task_loss(features[MODEL_OUTPUT] if named else model_logits(output), labels)
+
+    def _compared(self, name: str, student: Features, teacher: Features, labels: Tensor | None) -> CriterionOutput:
+        """What a criterion says; of what goes wrong, which one it was, and whether teachers should not share it."""
+        key = self.pairs[name].criterion
+        criterion = self.criteria[key]
+        try:
+            return criterion(student, teacher, labels)
+        except KeyError as error:
+            raise KeyError(f"criterion {name!r} {error.args[0]}") from error
+        except (RuntimeError, ValueError) as error:
+            shared_by = [pair.teacher for pair in self.pairs.values() if pair.criterion == key]
+            if len(shared_by) < 2 or not any(True for _ in criterion.parameters()):
+                raise
+            raise ValueError(
+                f"criterion {key!r} learns, and its teachers {', '.join(shared_by)} may differ in width: give each one "
+                f"of its own, under names such as {shared_by[0]}/{key}; it said: {error}"
+            ) from error
 
     def _weight(self, name: str) -> float:
         """Of the task, or of a comparison: its criterion's times its teacher's."""
@@ -265,7 +282,8 @@ def _with_extra(spec: Spec, teachers: Teachers) -> Spec:
         if not own or dict(spec) == own:
             raise ValueError(
                 "a student that teaches itself needs teacher_features that name other parts of it than "
-                f"student_features, got {own} and {dict(spec)}; for another model of its kind, give a copy.deepcopy"
+                f"student_features, got teacher_features={own} and student_features={dict(spec)}; for another model "
+                "of its kind, give a copy.deepcopy"
             )
     return {**spec, **teachers.extra_specs()}
 

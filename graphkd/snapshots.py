@@ -97,6 +97,21 @@ def take(distiller: Distiller, probe: Probe, *, step: int = 0, epoch: int = 0) -
     )
 
 
+def common_feature(snapshot: Snapshot) -> tuple[str, str] | None:
+    """The names, for student and teacher, of a feature that both have: ``feat``, or the first; of the first teacher.
+
+    >>> from graphkd import losses
+    >>> student, teacher = torch.nn.Linear(3, 6), torch.nn.Linear(3, 6)
+    >>> distiller = Distiller(student, {"big": teacher, "small": teacher}, criteria={"kd": losses.kd()})
+    >>> common_feature(take(distiller, Probe(torch.randn(6, 3), torch.arange(6))))
+    ('logits', 'big/logits')
+    """
+    found = [
+        (name, theirs) for name in snapshot.student for theirs in snapshot.teacher if theirs.rpartition("/")[2] == name
+    ]
+    return next((pair for pair in found if pair[0] == "feat"), found[0] if found else None)
+
+
 def path_of(folder: Path, step: int) -> Path:
     """Where the snapshot of a step is.
 

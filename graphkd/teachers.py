@@ -1,11 +1,12 @@
 """Teachers: the models that a student learns from, one or several, frozen, averaged from the student, or itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from graphkd import checks
 from graphkd.features import MODEL_OUTPUT, FeatureExtractor, Spec, model_logits
@@ -40,7 +41,15 @@ def ema(student: nn.Module, decay: Real = 0.999) -> AveragedModel:
     'AveragedModel'
     """
     checks.share("decay", decay)
-    return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(float(decay)), use_buffers=True)
+    average = AveragedModel(student, avg_fn=partial(_moved_towards, decay=decay), use_buffers=True)
+    # The copy that is made here is the first of the average; torch would replace it by the first update.
+    average.n_averaged += 1
+    return average
+
+
+def _moved_towards(average: Tensor, current: Tensor, num_averaged: Tensor | int, decay: Real) -> Tensor:
+    """One step of a moving average; what is counted in integers is as it is."""
+    return decay * average + (1 - decay) * current if average.is_floating_point() else current
 
 
 class Teachers(nn.Module):
@@ -85,13 +94,15 @@ class Teachers(nn.Module):
         return {_key(name, feature): path for name in self.itself for feature, path in self.own_specs[name].items()}
 
     @torch.no_grad()
-    def see(self, inputs: Any, output: Any, caught: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Each teacher's features of a batch: of the student's output and of what was caught, where it is the student.
+    def see(
+        self, names: Collection[str], inputs: Any, output: Any, caught: Mapping[str, Tensor]
+    ) -> dict[str, dict[str, Tensor]]:
+        """These teachers' features of a batch: of the student's output and what was caught, where it is the student.
 
         ``logits`` is added where the model's output has them.
         """
         seen: dict[str, dict[str, Tensor]] = {}
-        for name in self.names:
+        for name in (name for name in self.names if name in names):
             if name in self.itself:
                 found = {feature: caught[_key(name, feature)].detach() for feature in self.own_specs[name]}
                 seen[name] = with_logits(output, found)
@@ -129,17 +140,25 @@ class Pair(NamedTuple):
 def pairs(criteria: Mapping[str, Criterion], teachers: list[str], named: list[str]) -> dict[str, Pair]:
     """What is compared, by its name in the logs: that of the criterion, behind a teacher's where it serves several."""
     found: dict[str, Pair] = {}
+    remembering: set[int] = set()
     for name, criterion in criteria.items():
         own = [teacher for teacher in named if name.startswith(f"{teacher}/")]
+        if len(named) > 1 and "/" in name and not own:
+            raise ValueError(
+                f"criterion {name!r} needs one of the teachers before the slash, {', '.join(named)}, got "
+                f"{name.partition('/')[0]!r}"
+            )
         if own or len(teachers) < 2:
             new = {name: Pair(name, (own or teachers)[0])}
         else:
             new = {f"{teacher}/{name}": Pair(name, teacher) for teacher in teachers}
-            if any(isinstance(module, MemoryBank | Queue) for module in criterion.modules()):
-                raise ValueError(
-                    f"{name} has a memory and needs a teacher of its own, got {', '.join(teachers)}: name it "
-                    f"{teachers[0]}/{name}"
-                )
+        memories = [module for module in criterion.modules() if isinstance(module, MemoryBank | Queue)]
+        if memories and (len(new) > 1 or not remembering.isdisjoint(map(id, memories))):
+            raise ValueError(
+                f"{name} has a memory and needs a teacher of its own, got {', '.join(teachers)}: give each a criterion "
+                f"of its own, under names such as {teachers[0]}/{name.rpartition('/')[2]}"
+            )
+        remembering |= {id(memory) for memory in memories}
         for key, pair in new.items():
             if key in found or (key in criteria and key != name):
                 raise ValueError(f"needs one criterion for each name, got two for {key!r}")
@@ -172,15 +191,20 @@ def _named(given: Given) -> dict[str, nn.Module]:
         return {}
     if isinstance(given, nn.Module):
         return {ONLY: given}
+    if not isinstance(given, Mapping | list | tuple):
+        raise ValueError(f"needs a module as the teacher, several by name or in a list, or None, got {given!r}")
     named = dict(given) if isinstance(given, Mapping) else {f"{ONLY}{i + 1}": each for i, each in enumerate(given)}
-    for name in named:
+    for name, model in named.items():
         if not name or "." in name or "/" in name:
             raise ValueError(f"teachers need names without dot and slash, got {name!r}")
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"teacher {name!r} needs a module, got {type(model).__name__}")
     return named
 
 
 def _by_teacher(features: Spec | Mapping[str, Spec] | None, names: list[str]) -> dict[str, Any]:
-    if isinstance(features, Mapping) and len(names) > 1 and features.keys() & set(names):
+    several = isinstance(features, Mapping) and len(names) > 1 and bool(features.keys() & set(names))
+    if isinstance(features, Mapping) and (several or any(isinstance(each, Mapping) for each in features.values())):
         unknown = [name for name in features if name not in names]
         if unknown:
             raise ValueError(f"teacher_features by teacher needs names among {', '.join(names)}, got {unknown[0]!r}")

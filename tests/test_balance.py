@@ -12,6 +12,7 @@ from graphkd import Criterion, Distiller, GraphEncoder, GraphLoss, Term, losses,
 from graphkd.balance import gradient_norms
 from graphkd.graphs import samples
 from graphkd.measures import sqeuclidean
+from graphkd.teachers import ema
 
 FEAT = {"feat": "1"}
 
@@ -101,6 +102,31 @@ def test_without_a_task_the_first_criterion_is_what_others_are_measured_by(loade
     assert "task" not in norms
     assert weights["kd"] == pytest.approx(5.0)
     assert weights["l2"] * norms["l2"] == pytest.approx(5 * norms["kd"])
+
+
+def test_batches_without_labels_are_no_task(loader):
+    unlabelled = [(inputs, torch.full_like(labels, -100)) for inputs, labels in loader]
+    norms = gradient_norms(made(), [loader[0], *unlabelled])
+    assert norms["task"] == pytest.approx(gradient_norms(made(), loader[:1])["task"])
+    weights = suggest_weights(made(), unlabelled)
+    assert weights["kd"] == pytest.approx(1.0)
+    assert weights["l2"] > 0
+
+
+def test_an_average_that_is_still_the_student_is_refused(loader):
+    student = network()
+    distiller = Distiller(student, ema(student), criteria={"kd": losses.kd()})
+    with pytest.raises(ValueError, match="a teacher that is not the student itself, got the average 'teacher' before"):
+        suggest_weights(distiller, loader)
+    with torch.no_grad():
+        student[0].weight.mul_(2)
+    assert suggest_weights(distiller, loader)["kd"] > 0
+
+
+@pytest.mark.parametrize("batch", [torch.zeros(5, 6), {"inputs": torch.zeros(5, 6)}])
+def test_batches_that_are_no_inputs_and_labels_are_refused(batch):
+    with pytest.raises(ValueError, match=r"needs batches \(inputs, labels\), perhaps with an index, got"):
+        suggest_weights(made(), [batch])
 
 
 def test_labels_are_not_needed_where_the_task_has_no_weight():
@@ -193,6 +219,10 @@ def test_widths_that_are_not_known_stay_unknown(loader):
 def test_scheduled_weights_need_no_epoch(loader):
     distiller = made(weights={"kd": lambda epoch, epochs: 1.0})
     assert suggest_weights(distiller, loader) == pytest.approx(suggest_weights(made(), loader))
+    tasks = made(weights={"task": lambda epoch, epochs: 2.0})
+    tasks.set_epoch(1, 4)
+    expected = suggest_weights(made(weights={"task": 2.0}), loader)
+    assert suggest_weights(tasks, loader) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

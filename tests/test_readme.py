@@ -66,7 +66,7 @@ def test_relative_links_lead_somewhere():
 
 
 def test_table_of_methods_is_made_of_their_docstrings():
-    assert as_markdown() in text(), "put what `graphkd methods --markdown true` prints into README.md"
+    assert as_markdown() in text(), "put what `graphkd methods --markdown` prints into README.md"
 
 
 def added_loss() -> tuple[str, str]:

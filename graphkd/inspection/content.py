@@ -11,7 +11,7 @@ from graphkd import checks, metrics
 from graphkd.inspection import packing
 from graphkd.inspection.sides import MOST_NODES, evenly
 from graphkd.inspection.terms import choices, series, term
-from graphkd.snapshots import Snapshot
+from graphkd.snapshots import Snapshot, common_feature
 from graphkd.typing import UNLABELLED
 from graphkd.viz.inputs import by_class
 from graphkd.viz.palette import class_colour, class_marker
@@ -104,15 +104,15 @@ def _most_telling(terms: Sequence[dict[str, Any]]) -> int:
 
 def _neighbourhoods(chosen: Sequence[Snapshot]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """How well the student keeps its teacher's neighbourhoods at every step, and who loses most."""
-    common = [name for name in chosen[0].student if name in chosen[0].teacher]
-    name = "feat" if "feat" in common else common[0] if common else None
-    nothing = {"feature": name, "k": 0, "steps": [[] for _ in chosen]}
-    if name is None:
+    common = common_feature(chosen[0])
+    nothing = {"feature": common and common[0], "k": 0, "steps": [[] for _ in chosen]}
+    if common is None:
         return [], nothing
+    name, theirs = common
     k = min(NEIGHBOURS, len(chosen[0].labels) - 1)
     overlaps, steps = [], []
     for each in chosen:
-        student, teacher = each.student[name].float(), each.teacher[name].float()
+        student, teacher = each.student[name].float(), each.teacher[theirs].float()
         if not bool(student.isfinite().all() and teacher.isfinite().all()):
             overlaps.append(float("nan"))
             steps.append([])

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from graphkd.inspection.sides import sides
-from graphkd.snapshots import Snapshot
+from graphkd.snapshots import Snapshot, common_feature
 from graphkd.typing import UNLABELLED, Comparison, Real
 from graphkd.viz import plot_before_after, plot_class_cost, plot_correlation_gap, plot_embedding, plot_history
 
@@ -63,12 +63,14 @@ def plan_figures(last: Snapshot) -> list[Drawn]:
 
 
 def _embedding(last: Snapshot) -> list[Drawn]:
-    name = _feature(last)
-    if name is None:
+    common = common_feature(last)
+    if common is None:
         return []
-    ax = plot_embedding(
-        last.student[name].float(), last.teacher[name].float(), labels=_labels(last), class_names=_names(last)
-    )
+    student, teacher = last.student[common[0]].float(), last.teacher[common[1]].float()
+    if not bool(student.isfinite().all() and teacher.isfinite().all()):
+        return []
+    name = common[0]
+    ax = plot_embedding(student, teacher, labels=_labels(last), class_names=_names(last))
     return [
         Drawn(
             "Both networks' samples in one plane",
@@ -163,15 +165,6 @@ def _at_most(group: Mapping[str, Comparison], most: int) -> list[dict[str, Compa
 
 def _these(group: Mapping[str, Comparison]) -> str:
     return "The plan" if len(group) == 1 else f"{len(group)} plans"
-
-
-def _feature(last: Snapshot) -> str | None:
-    """A feature that both networks have, finite: ``feat``, or the first."""
-    common = [name for name in last.student if name in last.teacher]
-    name = "feat" if "feat" in common else common[0] if common else None
-    if name is None or not bool(last.student[name].isfinite().all() and last.teacher[name].isfinite().all()):
-        return None
-    return name
 
 
 def _labels(last: Snapshot) -> torch.Tensor | None:

@@ -81,9 +81,13 @@ def term(choice: Term, labels: Tensor) -> dict[str, Any]:
     *batch, n, m = choice.plan(0).shape
     said: dict[str, Any] = {"name": choice.name, "plan": None, "graphs": None}
     if batch or n * m == 1:
-        what = f"{int(np.prod(batch))} plans of {n} by {m}, one for each of its problems" if batch else "one cell"
+        what = (
+            "this term compares nodes one by one"
+            if n * m == 1
+            else f"this term has {int(np.prod(batch))} plans of {n} by {m}, one for each of its problems"
+        )
         return said | {
-            "note": f"There is no plan to draw: this term has {what}.",
+            "note": f"There is no plan to draw: {what}.",
             "measures": [_value(choice), *_solved(choice)],
         }
     one, other = sides(choice.comparisons[0].graphs, labels, n, m)
@@ -95,7 +99,7 @@ def term(choice: Term, labels: Tensor) -> dict[str, Any]:
         cost.double().numpy()[np.ix_(one.shown, other.shown)] for at in steps if (cost := choice.cost(at)) is not None
     ]
     return said | {
-        "note": f"The plan is the mean of {problems} problems." if problems > 1 and choice.way is None else "",
+        "note": _note(choice, problems, [choice.plan(at) for at in steps]),
         "rows": _said(one, n, networks[0]),
         "columns": _said(other, m, networks[1]),
         "paired": paired(one, other),
@@ -105,6 +109,13 @@ def term(choice: Term, labels: Tensor) -> dict[str, Any]:
         "graphs": _graphs(choice, one, other) if paired(one, other) and n == m and choice.way is None else None,
         "measures": [_value(choice), *_spread(choice, one, other), *_solved(choice)],
     }
+
+
+def _note(choice: Term, problems: int, plans: Sequence[Tensor]) -> str:
+    """What one has to know to read the plan."""
+    if any(bool((plan < 0).any()) for plan in plans):
+        return "These are similarities, not masses: no mass is kept, and what is below zero is white."
+    return f"The plan is the mean of {problems} problems." if problems > 1 and choice.way is None else ""
 
 
 def series(name: str, values: Sequence[float], unit: Unit, what: str) -> dict[str, Any]:

@@ -85,4 +85,5 @@ def _channels(features: Features, name: str, size: int | None) -> Data:
     """The channels of each image as nodes with their unit-length patterns, a problem per image: ``x`` (n c h w)."""
     x = sized(features, name, size).flatten(2)
     none = torch.empty((2, 0), dtype=torch.int64, device=x.device)
-    return Data(x=unit(x), edge_index=none, node="neuron")
+    mass = x.new_full(x.shape[:2], 1 / x.shape[1])
+    return Data(x=unit(x), edge_index=none, mass=mass, node="neuron")

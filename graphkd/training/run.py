@@ -95,7 +95,7 @@ def train(
             teacher is first trained on ``teacher_data`` and saved there.
         teacher_data: What a teacher without a checkpoint is trained on.
         teacher_epochs: How long a teacher without a checkpoint is trained.
-        ema_decay: Of the moving average of the student.
+        ema_decay: Decay of the moving average, only for the teacher ``ema``.
         student_features: Which activations the criteria see: names to module paths, such as ``feat: avgpool``.
         teacher_features: The same for the teacher; of several, one for all or by name.
         criteria: Losses between student and teacher, by name, such as graphkd.losses.otgd. Of several teachers, those
@@ -137,6 +137,7 @@ def train(
         weights=weights,
     )
     if auto_weights is not None and criteria:
+        distiller.set_epoch(1, epochs)
         open_ones = [name for name in criteria if name not in (weights or {})]
         distiller.weights.update(_balanced(distiller, data, auto_weights, open_ones, folder / WEIGHTS, resume))
     looks = folder / FOLDER
@@ -221,7 +222,11 @@ def prepare_teacher(
     """Load a teacher's weights; if there is no such file, train it and save them there; see :func:`train`."""
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
-        teacher.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        try:
+            teacher.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except RuntimeError as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"teacher_checkpoint needs weights that fit the teacher, got {path}: {said}") from error
         return
     if data is None:
         raise ValueError(f"needs a teacher_checkpoint that exists, or teacher_data to train one on, got {checkpoint!r}")
@@ -268,14 +273,17 @@ def _balanced(
     distiller: Distiller, data: LightningDataModule, ratio: Real, names: list[str], path: Path, resume: bool
 ) -> dict[str, float]:
     """The weights that were suggested when the run began, and are kept for when it goes on."""
+    if not names:
+        logger.info("auto-weights: nothing to set, since weights names all")
+        return {}
     if not (resume and path.exists()):
         data.prepare_data()
         data.setup("fit")
         found = suggest_weights(distiller, data.train_dataloader(), target_ratio=ratio)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({name: found[name] for name in names}, indent=1))
-    weights = read_weights(path)
-    logger.info("weights: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items()))
+    weights = {name: weight for name, weight in read_weights(path).items() if name in names}
+    logger.info("auto-weights: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items()))
     return weights
 
 

@@ -140,3 +140,11 @@ def test_many_samples_are_fewer_on_the_page_and_all_that_is_shown_has_a_picture(
     missed = [i for each in shown["missed"]["steps"][0] for i in (each["sample"], *each["teacher"], *each["student"])]
     assert {*shown["terms"][0]["rows"]["index"], *missed} == set(shown["samples"]["index"])
     assert len(shown["samples"]["index"]) < n
+
+
+def test_of_several_teachers_the_neighbourhoods_are_those_of_the_first(make):
+    rows = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    alone = make.snapshot({"a": make.compared(torch.eye(4))}, FOUR, teacher={"feat": rows})
+    several = alone._replace(teacher={"wide/logits": torch.ones(4, 2), "wide/feat": rows, "narrow/feat": -rows})
+    assert content([several])["missed"] == content([alone])["missed"]
+    assert content([several])["missed"]["k"] == 3

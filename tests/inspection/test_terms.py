@@ -173,3 +173,17 @@ def test_graphs_that_hold_both_ways_at_once_are_not_drawn(make):
     seen = make.compared(torch.ones(2, 4, 4), graphs=(make.chain(4), make.chain(4)))
     assert [term(choice, LABELS)["graphs"] for choice in choices([{"a": seen}])] == [None, None]
     assert one(make, torch.ones(4, 4), graphs=(make.chain(4), make.chain(4)))["graphs"] is not None
+
+
+def test_similarities_that_are_read_as_a_plan_are_called_so(make):
+    plan = torch.eye(4) / 4
+    assert one(make, plan)["note"] == ""
+    plan[0, 1] = -0.1
+    assert one(make, plan)["note"].startswith("These are similarities, not masses")
+
+
+def test_terms_that_compare_nodes_one_by_one_have_no_plan_to_draw(make):
+    (choice,) = choices([{"a": make.compared(torch.ones(6, 1, 1))}])
+    said = term(choice, LABELS)
+    assert said["plan"] is None
+    assert said["note"] == "There is no plan to draw: this term compares nodes one by one."

@@ -58,7 +58,7 @@ class Stop(Callback):
 def test_a_teacher_that_is_an_average_moves_after_every_step_and_resumes(tmp_path):
     whole = module(average=True)
     trainer, history = fit(whole, small_data(), epochs=3, folder=tmp_path / "whole", **QUIET)
-    assert int(whole.distiller.teacher.n_averaged) == trainer.global_step
+    assert int(whole.distiller.teacher.n_averaged) == 1 + trainer.global_step
     with pytest.raises(RuntimeError, match="stopped here"):
         fit(module(average=True), small_data(), epochs=3, folder=tmp_path / "cut", callbacks=[Stop(1)], **QUIET)
     resumed = module(average=True)
@@ -72,7 +72,7 @@ def test_a_teacher_that_is_an_average_moves_after_every_step_and_resumes(tmp_pat
 def test_an_average_counts_steps_of_the_optimiser(accumulated):
     trained = module(average=True)
     trainer, _ = fit(trained, small_data(), epochs=1, accumulate_grad_batches=accumulated, **QUIET)
-    assert int(trained.distiller.teacher.n_averaged) == trainer.global_step
+    assert int(trained.distiller.teacher.n_averaged) == 1 + trainer.global_step
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])

@@ -124,6 +124,36 @@ def test_found_weights_stay_where_a_run_goes_on(tmp_path):
     assert curves["train/weighted/kd"][1] == pytest.approx(0.125 * curves["train/kd"][1], rel=1e-4)
 
 
+def test_where_all_weights_are_given_nothing_is_found_and_it_says_so(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        start(tmp_path, weights={"kd": 0.5}, auto_weights=1.0)
+    assert "auto-weights: nothing to set, since weights names all" in caplog.text
+    assert not (tmp_path / "run" / WEIGHTS).exists()
+
+
+def test_weights_that_are_given_when_a_run_goes_on_win_over_found_ones(tmp_path):
+    start(tmp_path, auto_weights=1.0)
+    start(tmp_path, auto_weights=1.0, weights={"kd": 0.25}, epochs=2, resume=True)
+    curves = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert curves["train/weighted/kd"][1] == pytest.approx(0.25 * curves["train/kd"][1], rel=1e-4)
+
+
+def test_the_tasks_scheduled_weight_is_that_of_the_first_epoch(tmp_path):
+    start(tmp_path, auto_weights=1.0)
+    plain = json.loads((tmp_path / "run" / WEIGHTS).read_text())
+    start(tmp_path, auto_weights=1.0, weights={"task": ConstantThenCosine(2, 1)}, epochs=3, overwrite=True)
+    assert json.loads((tmp_path / "run" / WEIGHTS).read_text())["kd"] == pytest.approx(2 * plain["kd"], rel=1e-4)
+
+
+def test_weights_of_another_network_are_refused_in_one_line(tmp_path):
+    torch.save(SmallCNN(3).state_dict(), tmp_path / "teacher.pt")
+    with pytest.raises(
+        ValueError, match="needs weights that fit the teacher, got .*teacher.pt: .*size mismatch"
+    ) as error:
+        start(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_several_teachers_are_loaded_by_name(tmp_path):
     teachers = {"one": SmallCNN(4), "two": SmallCNN(3)}
     paths = {name: str(tmp_path / f"{name}.pt") for name in teachers}
