@@ -1,12 +1,13 @@
 """The configs in examples/configs: each is what a command takes, and those of papers have the papers' numbers."""
 
+import pkgutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from graphkd import kept
+from graphkd import kept, losses
 from graphkd.cli import COMMANDS
 from graphkd.loss import Criterion
 from graphkd.training import ConstantThenCosine
@@ -193,3 +194,18 @@ def test_the_transport_of_a_config_ends_at_zero(cost_file: Path):
     schedule = chosen.weights["wkd/transport"]
     assert isinstance(schedule, ConstantThenCosine)
     assert [schedule(epoch, chosen.epochs) for epoch in (1, 150, 195, 240)] == pytest.approx([600, 600, 300, 0])
+
+
+def test_every_method_has_a_config_for_the_digits_and_one_for_cifar100():
+    recipes = {module.name for module in pkgutil.iter_modules(losses.__path__)}
+    ours = {"fgw", "plan_matching"}
+    # Its authors' tables are of fine-tuning, not of these pairs.
+    elsewhere = {"rtot"}
+    for folder, wanted in (("digits", recipes), ("cifar100", recipes - ours - elsewhere - {"otgd"})):
+        there = {
+            criterion["class_path"].removeprefix("graphkd.losses.")
+            for path in TRAINED
+            if path.parent.name == folder
+            for criterion in yaml.safe_load(path.read_text()).get("criteria", {}).values()
+        }
+        assert wanted <= there

@@ -38,6 +38,28 @@ RECIPES = {
     "plan_matching": losses.plan_matching,
     # On the CPU an optimised plan comes from another solver.
     "fgw": lambda: losses.fgw(anchor=None, num_layers=1),
+    "kd_standardized": lambda: losses.kd(standardize=True),
+    "dkd": losses.dkd,
+    "dist": losses.dist,
+    "fitnet": losses.fitnet,
+    "attention_transfer": lambda: losses.attention_transfer(size=2),
+    "vid": losses.vid,
+    "rkd": losses.rkd,
+    "rkd_few_vertices": lambda: losses.rkd(num_vertices=7),
+    "sp": losses.sp,
+    "pkt": losses.pkt,
+    "cc": losses.cc,
+    "irg": lambda: losses.irg(layers=[("feat", "feat")], edge_transformation_weight=1.0),
+    "ega": losses.ega,
+    "hkd": lambda: losses.hkd(num_samples=100, num_negatives=20),
+    "dcd": losses.dcd,
+    "info_nce": lambda: losses.info_nce(same_class=False),
+    "rrd": lambda: losses.rrd(queue_size=100),
+    "mmd": losses.mmd,
+    "nst": losses.nst,
+    "gaussian_w2": losses.gaussian_w2,
+    "kd2m": lambda: losses.kd2m(coupling="sinkhorn"),
+    "kd2m_conditional": lambda: losses.kd2m(kind="conditional", coupling="sinkhorn"),
 }
 
 
