@@ -1,6 +1,6 @@
 """The one loss of two graphs, and the criterion that brings two networks' features to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -14,7 +14,7 @@ from graphkd import checks, display
 from graphkd.couplings import Identity
 from graphkd.encoders import Encoder, Remembering, Several, shared
 from graphkd.graphs import continued, masses, stacked
-from graphkd.precision import no_autocast
+from graphkd.precision import no_autocast, raised
 from graphkd.reductions import TransportCost
 from graphkd.typing import (
     Comparison,
@@ -203,7 +203,8 @@ class Criterion(nn.Module):
         teacher: Encoder of the teacher's features.
         terms: The losses by name. The value is the sum of weight times term.
 
-    Everything is computed in float32 at least, also under autocast.
+    Everything is computed in float32 at least, also under autocast, and what is learned stays in it when the criterion
+    is moved to half precision.
 
     Raises:
         ValueError: At construction for a criterion without terms or a term whose hop does not exist. At the call for
@@ -241,6 +242,10 @@ class Criterion(nn.Module):
         terms = {name: comparison.value for name, comparison in comparisons.items()}
         value = torch.stack([term.weight * terms[name] for name, term in self.terms.items()]).sum()
         return CriterionOutput(value, terms, comparisons)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Criterion":
+        """Move as any module does, but stay in float32 at least."""
+        return super()._apply(lambda tensor: raised(fn(tensor)), recurse)
 
     def __repr__(self) -> str:
         lines = [line for rows in (self._encoders, self._terms) for line in display.fitted(rows, LINE)]

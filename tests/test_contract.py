@@ -258,6 +258,27 @@ def test_under_autocast_it_computes_in_float32(recipe):
     assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
+def test_moved_to_half_precision_it_stays_in_float32(recipe):
+    torch.manual_seed(0)
+    student, teacher = Network(WIDTHS["student"]), Network(WIDTHS["teacher"])
+    distiller = Distiller(
+        student,
+        teacher,
+        student_features=returned,
+        teacher_features=returned,
+        criteria={"it": build(recipe)},
+        weights={"task": 0.0},
+    ).to(torch.bfloat16)
+    step = distiller(torch.randn(9, 8).bfloat16(), torch.arange(9) % CLASSES, index=torch.arange(9))
+    assert step.loss.dtype == torch.float32
+    assert step.loss.isfinite()
+    step.loss.backward()
+    assert all(p.grad.isfinite().all() for p in student.parameters() if p.grad is not None)
+    assert {p.dtype for p in student.parameters()} == {torch.bfloat16}
+    held = [*distiller.criteria.parameters(), *distiller.criteria.buffers()]
+    assert not any(x.dtype == torch.bfloat16 for x in held)
+
+
 def test_labels_may_be_given_or_omitted(recipe):
     criterion = made(recipe)
     student, teacher, labels = draw(9)
