@@ -153,9 +153,8 @@ class Distiller(nn.Module):
         self._check_epoch()
         output, caught = self._extract_student.run(inputs)
         seen = self.teachers.see({pair.teacher for pair in self.pairs.values()}, inputs, output, caught)
-        student = with_logits(
-            output, {name: x for name, x in caught.items() if name not in self.teachers.extra_specs()}
-        )
+        taught = self.teachers.extra_specs()
+        student = with_logits(output, {name: x for name, x in caught.items() if name not in taught})
         where = {} if index is None else {"index": index}
         own, others = shared(student | where), {name: shared(found | where) for name, found in seen.items()}
         values: dict[str, Tensor] = {}

@@ -188,6 +188,16 @@ def vectors(features: Features, name: str) -> Tensor:
     )
 
 
+def called_with(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Features, Features]:
+    """The student's and the teacher's features in a criterion's call, as a hook before it sees them.
+
+    >>> called_with(({"feat": torch.zeros(1)},), {"teacher_features": {"feat": torch.ones(1)}})
+    ({'feat': tensor([0.])}, {'feat': tensor([1.])})
+    """
+    student = arguments[0] if arguments else named["student_features"]
+    return student, arguments[1] if len(arguments) > 1 else named["teacher_features"]
+
+
 def moved(inputs: Any, device: torch.device) -> Any:
     """What a loader gives, with its tensors on a device: one, a sequence, a mapping, or these within each other.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from graphkd import checks
-from graphkd.features import pick
+from graphkd.features import called_with, pick
 from graphkd.precision import raised
 from graphkd.typing import Features
 
@@ -56,8 +56,7 @@ def same_size(criterion: nn.Module, *names: str) -> None:
 def _check_sizes(
     names: tuple[str, ...], criterion: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]
 ) -> None:
-    student = arguments[0] if arguments else named["student_features"]
-    teacher = arguments[1] if len(arguments) > 1 else named["teacher_features"]
+    student, teacher = called_with(arguments, named)
     for name in (name for name in names if name in student and name in teacher):
         ours, theirs = (side[name].shape[2:] for side in (student, teacher))
         if ours != theirs:

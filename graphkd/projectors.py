@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from graphkd import checks
-from graphkd.features import pick
+from graphkd.features import called_with, pick
 from graphkd.measures import unit
 
 MapProjectorName = Literal["conv1x1", "bottleneck"]
@@ -174,7 +174,7 @@ def matched(criterion: nn.Module, name: str) -> None:
 
 
 def _match(name: str, criterion: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-    feature = pick(arguments[1] if len(arguments) > 1 else named["teacher_features"], name)
+    feature = pick(called_with(arguments, named)[1], name)
     if feature.dim() < 2:
         return
     for module in criterion.modules():

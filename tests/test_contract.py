@@ -112,6 +112,18 @@ def returned(output):
     return output
 
 
+def distiller_of(recipe):
+    torch.manual_seed(0)
+    return Distiller(
+        Network(WIDTHS["student"]),
+        Network(WIDTHS["teacher"]),
+        student_features=returned,
+        teacher_features=returned,
+        criteria={"it": build(recipe)},
+        weights={"task": 0.0},
+    )
+
+
 def test_recipes_are_found():
     assert {"kd", "otgd"} <= set(RECIPES)
     assert ARGUMENTS.keys() <= set(RECIPES)
@@ -171,16 +183,8 @@ def test_value_is_the_weighted_sum_of_its_terms(recipe):
 
 
 def test_gradient_reaches_the_student_and_the_learned_parts_but_never_the_teacher(recipe):
-    torch.manual_seed(0)
-    student, teacher = Network(WIDTHS["student"]), Network(WIDTHS["teacher"])
-    distiller = Distiller(
-        student,
-        teacher,
-        student_features=returned,
-        teacher_features=returned,
-        criteria={"it": build(recipe)},
-        weights={"task": 0.0},
-    )
+    distiller = distiller_of(recipe)
+    student, teacher = distiller.student, distiller.teacher
     distiller(torch.randn(9, 8), torch.arange(9) % CLASSES, index=torch.arange(9)).loss.backward()
     assert all(p.grad.isfinite().all() for p in student.parameters() if p.grad is not None)
     assert all(p.grad.abs().max() > 0 for p in student.trunk.parameters())
@@ -259,16 +263,8 @@ def test_under_autocast_it_computes_in_float32(recipe):
 
 
 def test_moved_to_half_precision_it_stays_in_float32(recipe):
-    torch.manual_seed(0)
-    student, teacher = Network(WIDTHS["student"]), Network(WIDTHS["teacher"])
-    distiller = Distiller(
-        student,
-        teacher,
-        student_features=returned,
-        teacher_features=returned,
-        criteria={"it": build(recipe)},
-        weights={"task": 0.0},
-    ).to(torch.bfloat16)
+    distiller = distiller_of(recipe).to(torch.bfloat16)
+    student = distiller.student
     step = distiller(torch.randn(9, 8).bfloat16(), torch.arange(9) % CLASSES, index=torch.arange(9))
     assert step.loss.dtype == torch.float32
     assert step.loss.isfinite()

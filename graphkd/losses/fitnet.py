@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 
 from graphkd import checks
 from graphkd.encoders import GraphEncoder
+from graphkd.features import called_with
 from graphkd.graphs import positions, samples
 from graphkd.loss import Criterion, GraphLoss, Term
 from graphkd.maps import sized
@@ -113,7 +114,7 @@ class _Regressed(nn.Module):
 
 def _expect(criterion: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
     """Tell the regressor the size of the teacher's maps: what builds a network's graph does not see the other."""
-    teacher = arguments[1] if len(arguments) > 1 else named["teacher_features"]
+    _, teacher = called_with(arguments, named)
     for module in criterion.modules():
         if isinstance(module, _Regressed) and "map" in teacher:
             module.expected = teacher["map"].shape[2:] if module.size is None else (module.size, module.size)

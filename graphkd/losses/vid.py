@@ -19,6 +19,7 @@ from torch_geometric.data import Data
 
 from graphkd import checks
 from graphkd.encoders import Several
+from graphkd.features import called_with
 from graphkd.graphs import positions
 from graphkd.loss import Criterion, GraphLoss, Term
 from graphkd.maps import check_named, same_size, sized
@@ -145,7 +146,7 @@ def _surprise(x: Tensor, y: Tensor, variance: Tensor) -> Tensor:
 
 def _match(criterion: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
     """Tell each regressor the teacher's channels before it is used for the first time."""
-    teacher = arguments[1] if len(arguments) > 1 else named["teacher_features"]
+    _, teacher = called_with(arguments, named)
     for module in criterion.modules():
         if isinstance(module, _Predicted) and module.name in teacher and teacher[module.name].dim() == 4:
             module.match(teacher[module.name].shape[1])
