@@ -1,5 +1,36 @@
 """Networks to distil from and into, each with its pooled features behind a module named ``pool``."""
 
+from graphkd.models.bag_of_words import BagOfWords as BagOfWords
+from graphkd.models.checkpoints import load_weights as load_weights
+from graphkd.models.four_stage_resnet import FourStageResNet as FourStageResNet
+from graphkd.models.four_stage_resnet import ResNet18 as ResNet18
+from graphkd.models.four_stage_resnet import ResNet34 as ResNet34
+from graphkd.models.four_stage_resnet import ResNet50 as ResNet50
+from graphkd.models.mobilenet import MobileNetV2 as MobileNetV2
+from graphkd.models.mobilenet import mobilenetv2 as mobilenetv2
 from graphkd.models.resnet import CifarResNet as CifarResNet
+from graphkd.models.resnet import resnet8 as resnet8
 from graphkd.models.resnet import resnet8x4 as resnet8x4
+from graphkd.models.resnet import resnet14 as resnet14
+from graphkd.models.resnet import resnet20 as resnet20
+from graphkd.models.resnet import resnet32 as resnet32
+from graphkd.models.resnet import resnet32x4 as resnet32x4
+from graphkd.models.resnet import resnet44 as resnet44
+from graphkd.models.resnet import resnet56 as resnet56
+from graphkd.models.resnet import resnet110 as resnet110
+from graphkd.models.shufflenet import ShuffleNet as ShuffleNet
+from graphkd.models.shufflenet import shufflenet_v1 as shufflenet_v1
+from graphkd.models.shufflenet2 import ShuffleNetV2 as ShuffleNetV2
+from graphkd.models.shufflenet2 import shufflenet_v2 as shufflenet_v2
 from graphkd.models.small_cnn import SmallCNN as SmallCNN
+from graphkd.models.vgg import VGG as VGG
+from graphkd.models.vgg import vgg8 as vgg8
+from graphkd.models.vgg import vgg11 as vgg11
+from graphkd.models.vgg import vgg13 as vgg13
+from graphkd.models.vgg import vgg16 as vgg16
+from graphkd.models.vgg import vgg19 as vgg19
+from graphkd.models.wide_resnet import WideResNet as WideResNet
+from graphkd.models.wide_resnet import wrn_16_1 as wrn_16_1
+from graphkd.models.wide_resnet import wrn_16_2 as wrn_16_2
+from graphkd.models.wide_resnet import wrn_40_1 as wrn_40_1
+from graphkd.models.wide_resnet import wrn_40_2 as wrn_40_2

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from graphkd import checks
+from graphkd.models.layers import global_pool
 
 
 class SmallCNN(nn.Module):
@@ -26,7 +27,7 @@ class SmallCNN(nn.Module):
         self.body = nn.Sequential(
             _block(in_channels, width), nn.MaxPool2d(2), _block(width, 2 * width), _block(2 * width, 4 * width)
         )
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.pool = global_pool()
         self.fc = nn.Linear(4 * width, num_classes)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
