@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from graphkd.datasets import DigitsData
-from graphkd.datasets.digits import TEST, TRAIN, VALIDATION, EpochShuffle
+from graphkd.datasets.digits import TEST, TRAIN, VALIDATION
 from graphkd.typing import UNLABELLED
 
 
@@ -57,17 +57,6 @@ def test_starting_an_epoch_draws_nothing_from_the_global_generator():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_order_depends_on_seed_and_epoch():
-    orders = []
-    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
-        sampler = EpochShuffle(50, seed)
-        sampler.set_epoch(epoch)
-        orders.append(tuple(sampler))
-        assert sorted(orders[-1]) == list(range(50))
-        assert len(sampler) == 50
-    assert len(set(orders)) == 3
-
-
 @pytest.mark.parametrize(("options", "message"), [
     ({"labels_per_class": 0}, "at least 1, got 0"),
     ({"labels_per_class": 500}, "at most .* got 500"),
@@ -88,3 +77,23 @@ def test_training_batches_say_where_their_images_stand_if_asked():
     assert sorted(seen) == list(range(TRAIN))
     assert len(next(iter(DigitsData().train_dataloader()))) == 2
     assert len(next(iter(data.val_dataloader()))) == 2
+
+
+def test_batches_say_the_only_view_if_asked():
+    data = DigitsData(batch_size=50, with_view=True)
+    images, labels, index, view = next(iter(data.train_dataloader()))
+    assert torch.equal(images, data.train[0][index])
+    assert torch.equal(labels, data.train[1][index])
+    assert view.tolist() == [0] * 50
+    assert data.views == 1
+    assert data.num_classes == 10
+
+
+def test_the_only_view_comes_in_order():
+    data = DigitsData(labels_per_class=5)
+    images, labels, index = (torch.cat(parts) for parts in zip(*data.train_view_dataloader(), strict=True))
+    assert index.tolist() == list(range(TRAIN))
+    assert torch.equal(images, data.train[0])
+    assert torch.equal(labels, data.train[1])
+    with pytest.raises(ValueError, match="view in 0..0, .* got 1"):
+        data.train_view_dataloader(1)
