@@ -1,6 +1,5 @@
 """Features: run a model, and keep the named activations that a criterion needs, without editing the model."""
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -9,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from graphkd import checks
+from graphkd.sources import Derived, Source, parse, run
 from graphkd.typing import UNLABELLED, Features
 
 Adaptor = Callable[[Any], Tensor]
 """A function of the model's output that returns one feature."""
 
-Spec = Mapping[str, str | Adaptor] | Callable[[Any], Features]
-"""Which features: names to module paths or adaptors, or one function of the model's output that returns them all."""
+Spec = Mapping[str, str | Adaptor | Derived] | Callable[[Any], Features]
+"""Which features: names to where each is found, or one function of the model's output that returns them all."""
 
 MODEL_OUTPUT = "logits"
 """The path that stands for the model's own output."""
@@ -39,8 +39,12 @@ class FeatureExtractor:
         spec: Names to where each feature is found:
 
             - ``"layer3.0"``: the output of the module at that dotted path (see ``model.named_modules()``);
-            - ``"fc:input"``: the first positional input of a module; ``"fc:output"`` is the same as ``"fc"``;
+            - ``"fc:input"``: the first input of a module; ``"fc:output"`` is the same as ``"fc"``;
+            - ``"lstm:output.0"``, ``"attention:input.mask"``: a part of what a module returns or is given, by its key,
+              attribute, position or, of inputs, the name that ``forward`` has for it; parts of parts behind more dots;
+            - ``":output.last_hidden_state"``, ``":input.attention_mask"``: the same of the model itself;
             - ``"logits"``: the model's own output (or its ``.logits``);
+            - one of :mod:`graphkd.adaptors`, which pool tokens and turn maps: ``MeanTokens("encoder")``;
             - a function of the model's output, for models that return their features.
 
             Or one function of the model's output that returns a mapping of all features.
@@ -48,7 +52,8 @@ class FeatureExtractor:
     Raises:
         ValueError: At construction for a path that the model does not have, with near names; for a path inside a
             module compiled by ``torch.compile``, whose parts run no hooks. At the call for a module that did not run,
-            ran several times, or whose output was overwritten in place, and for what is no tensor.
+            ran several times, or whose output was overwritten in place, for parts that are not there, and for what is
+            no tensor.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> extract = FeatureExtractor(model, {"feat": "2:input", "logits": "logits"})
@@ -60,36 +65,30 @@ class FeatureExtractor:
     def __init__(self, model: nn.Module, spec: Spec) -> None:
         self.model = model
         self.spec = spec if callable(spec) else dict(spec)
-        self._taps: dict[str, tuple[str, str]] = {}
-        if callable(spec):
-            return
-        for name, source in spec.items():
-            if isinstance(source, str) and source != MODEL_OUTPUT:
-                self._taps[name] = _parse(model, source)
-            elif not isinstance(source, str) and not callable(source):
-                raise ValueError(f"feature {name!r} needs a module path or a function, got {type(source).__name__}")
+        self._sources: dict[str, Source] = {}
+        for name, wanted in () if callable(spec) else spec.items():
+            if not isinstance(wanted, str) and not callable(wanted):
+                raise ValueError(f"feature {name!r} needs a source or a function, got {type(wanted).__name__}")
+            for text in _sources(wanted):
+                self._sources[text] = parse(model, text)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Extraction:
         """Run the model on the given inputs."""
-        caught: dict[str, list[tuple[Any, int]]] = {name: [] for name in self._taps}
-        handles = []
-        try:
-            for name, (path, end) in self._taps.items():
-                handles.append(_hook(self.model.get_submodule(path), end, caught[name]))
-            output = self.model(*args, **kwargs)
-        finally:
-            for handle in handles:
-                handle.remove()
+        output, taps = run(self.model, self._sources.values(), args, kwargs)
         if callable(self.spec):
             return Extraction(output, _all_tensors(self.spec(output)))
+
+        def found(name: str, text: str) -> Tensor:
+            return taps[text].tensor(name) if text in taps else model_logits(output)
+
         features = {}
-        for name, source in self.spec.items():
-            if name in self._taps:
-                features[name] = _only(name, str(source), caught[name])
-            elif isinstance(source, str):
-                features[name] = model_logits(output)
+        for name, wanted in self.spec.items():
+            if isinstance(wanted, str):
+                features[name] = found(name, wanted)
+            elif isinstance(wanted, Derived):
+                features[name] = _derived(name, wanted, [found(name, text) for text in wanted.sources])
             else:
-                features[name] = _tensor(name, source(output), "its function of the model's output")
+                features[name] = _tensor(name, wanted(output), "its function of the model's output")
         return Extraction(output, features)
 
     def run(self, inputs: Any) -> Extraction:
@@ -106,23 +105,31 @@ class FeatureExtractor:
 
 
 def model_logits(output: Any) -> Tensor:
-    """The logits in a model's output: the output itself, or its ``.logits`` (Hugging Face).
+    """The logits in a model's output: the output itself, its ``.logits`` (Hugging Face) or its ``["logits"]``.
 
     Raises:
-        ValueError: If there is neither.
+        ValueError: If there are none.
 
     >>> model_logits(torch.zeros(2, 3)).shape
     torch.Size([2, 3])
     """
-    if isinstance(output, Tensor):
-        return output
-    logits = getattr(output, "logits", None)
-    if isinstance(logits, Tensor):
-        return logits
-    raise ValueError(
-        f"needs a model that returns logits, or an object with .logits, got {type(output).__name__}: "
-        "name a function of the output as the feature 'logits'"
-    )
+    logits = logits_in(output)
+    if logits is None:
+        raise ValueError(
+            f"needs a model that returns logits, or an object with .logits, got {type(output).__name__}: "
+            "name a function of the output as the feature 'logits', or a part of it such as ':output.0'"
+        )
+    return logits
+
+
+def logits_in(output: Any) -> Tensor | None:
+    """The logits in a model's output, None if there are none.
+
+    >>> logits_in((torch.zeros(2, 3), "more")) is None
+    True
+    """
+    found = output.get(MODEL_OUTPUT) if isinstance(output, Mapping) else getattr(output, MODEL_OUTPUT, output)
+    return found if isinstance(found, Tensor) else None
 
 
 def pick(features: Features, name: str) -> Tensor:
@@ -184,7 +191,7 @@ def vectors(features: Features, name: str) -> Tensor:
         return x.flatten(1)
     raise ValueError(
         f"feature {name!r} needs one vector per sample, shape (n, d), got {tuple(x.shape)}: "
-        "name the module after pooling, or pool it in an adaptor"
+        "name the module after pooling, or pool it in an adaptor, such as graphkd.adaptors.MeanMap or MeanTokens"
     )
 
 
@@ -220,61 +227,17 @@ def device_of(model: nn.Module) -> torch.device:
     return next((x.device for x in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
-def _parse(model: nn.Module, source: str) -> tuple[str, str]:
-    path, _, end = source.partition(":")
-    end = end or "output"
-    known = dict(model.named_modules(remove_duplicate=False))
-    parts = path.split(".")
-    for ancestor in (".".join(parts[:i]) for i in range(len(parts))):
-        if ancestor in known and _is_compiled(known[ancestor]):
-            raise ValueError(
-                f"cannot see {path!r}: {ancestor or 'the model'} was compiled by torch.compile, and a compiled module "
-                "runs its parts without hooks. Give the module from before compiling, or let it return its features "
-                "and name a function of the output"
-            )
-    if path not in known or path == "":
-        names = [name for name in known if name]
-        near = difflib.get_close_matches(path, names, n=5, cutoff=0.3) or names[:10]
-        raise ValueError(
-            f"needs the path of a module of {type(model).__name__}, got {path!r}; near names: {', '.join(near)}"
-        )
-    if end not in ("input", "output"):
-        raise ValueError(f"needs ':input' or ':output' after a module path, got {source!r}")
-    return path, end
+def _sources(wanted: Any) -> list[str]:
+    """What is to be caught for a feature."""
+    texts = [wanted] if isinstance(wanted, str) else wanted.sources if isinstance(wanted, Derived) else []
+    return [text for text in texts if text != MODEL_OUTPUT]
 
 
-def _is_compiled(module: nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-
-
-def _hook(module: nn.Module, end: str, caught: list[tuple[Any, int]]) -> torch.utils.hooks.RemovableHandle:
-    if end == "input":
-        return module.register_forward_pre_hook(lambda _, args: caught.append(_versioned(args[0] if args else None)))
-    return module.register_forward_hook(lambda _, args, output: caught.append(_versioned(output)))
-
-
-def _versioned(value: Any) -> tuple[Any, int]:
-    """A value with how often it had been overwritten in place when it was caught."""
-    return value, _version(value)
-
-
-def _version(value: Any) -> int:
-    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
-
-
-def _only(name: str, source: str, caught: list[tuple[Any, int]]) -> Tensor:
-    if len(caught) != 1:
-        raise ValueError(
-            f"feature {name!r} needs a module that runs once per forward, got {len(caught)} runs of {source!r}"
-        )
-    value, version = caught[0]
-    value = _tensor(name, value, f"{source!r}: name a module inside it, or a function of the model's output")
-    if _version(value) != version:
-        raise ValueError(
-            f"feature {name!r}: what {source!r} gave was overwritten in place by a later module (an activation with "
-            "inplace=True); name that module, or set inplace=False"
-        )
-    return value
+def _derived(name: str, wanted: Derived, found: list[Tensor]) -> Tensor:
+    try:
+        return _tensor(name, wanted(*found), f"{wanted}")
+    except ValueError as error:
+        raise ValueError(f"feature {name!r}: {error}") from error
 
 
 def _tensor(name: str, value: Any, source: str) -> Tensor:
