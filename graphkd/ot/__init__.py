@@ -10,6 +10,7 @@ from graphkd.ot.gaussian import gaussian as gaussian
 from graphkd.ot.gromov import fused_gromov as fused_gromov
 from graphkd.ot.ipot import ipot as ipot
 from graphkd.ot.problem import Relative as Relative
+from graphkd.ot.sharded import sharded_sinkhorn as sharded_sinkhorn
 from graphkd.ot.shared import shared_sinkhorn as shared_sinkhorn
 from graphkd.ot.sinkhorn import sinkhorn as sinkhorn
 from graphkd.ot.sparse import sparse_sinkhorn as sparse_sinkhorn

@@ -34,7 +34,9 @@ class Relative:
     def of(self, cost: Float[Tensor, "*b n m"]) -> Float[Tensor, "*b 1 1"]:
         """Epsilon in units of a cost; 1 for a constant cost, where any epsilon gives the product of the masses."""
         spread = cost.detach().flatten(-2).std(-1, correction=0)[..., None, None]
-        return torch.where(spread > 0, self.share * spread, 1.0)
+        # The mean of equal numbers is off by their rounding.
+        rounding = 4 * torch.finfo(cost.dtype).eps * cost.detach().abs().amax((-2, -1), keepdim=True)
+        return torch.where(spread > rounding, self.share * spread, 1.0)
 
 
 def resolve(epsilon: Real | Relative, cost: Float[Tensor, "*b n m"]) -> Float[Tensor, "*e 1 1"]:

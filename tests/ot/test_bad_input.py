@@ -18,6 +18,7 @@ SOLVERS = {
     # What it is given, and options that are within reach of all others.
     "sinkhorn": (("cost", "a", "b"), {"epsilon": 0.1, "num_iters": 20}),
     "shared_sinkhorn": (("cost", "a", "b"), {"epsilon": 0.1, "num_iters": 20}),
+    "sharded_sinkhorn": (("cost", "a", "b"), {"epsilon": 0.1, "num_iters": 20}),
     "sinkhorn_divergence": (("cost", "row_cost", "column_cost", "a", "b"), {"epsilon": 0.1, "num_iters": 20}),
     "ipot": (("cost", "a", "b"), {"beta": 0.5, "num_iters": 20}),
     "exact": (("cost", "a", "b"), {}),

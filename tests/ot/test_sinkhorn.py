@@ -238,3 +238,12 @@ def test_plan_has_the_symmetries_of_the_problem(problem, epsilon, order, domain,
     shifted = sinkhorn(cost + shift, a, b, **options)
     close(shifted.plan, plan, atol=1e-9)
     close(shifted.value, transport.value + shift, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_of_a_constant_cost_a_relative_epsilon_is_one_whatever_its_rounding(dtype):
+    cost = torch.full((9, 7), 0.1, dtype=dtype)
+    epsilon = Relative(0.5)
+    assert float(epsilon.of(cost)) == 1.0
+    cost[0, 0] += 1e-5
+    assert float(epsilon.of(cost)) == pytest.approx(0.5 * float(cost.std(correction=0)))
