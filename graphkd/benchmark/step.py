@@ -1,67 +1,110 @@
-"""What a criterion's step costs, as a share of the student's own training step."""
+"""What a criterion's step costs, as a share of the student's own training step, and how that grows with the batch."""
 
 import json
-import sys
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
+from matplotlib.figure import Figure
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphkd import checks, losses
+from graphkd.benchmark.accuracy.entries import ENTRIES, METHOD, RATIO, Given
+from graphkd.benchmark.accuracy.report import COLOURS
+from graphkd.benchmark.table import print_table
 from graphkd.benchmark.timing import Timing, paired_ratio, time_together
 from graphkd.loss import Criterion
 from graphkd.models import resnet8x4
 
 STUDENT = "student"
 
+CLASSES, SAMPLES, SIDE = 100, 50_000, 8
+"""Of logits, of memories, and of feature maps."""
+
+NOT_TIMED = {"alone", "kd_heavy", "fitnet_feat", "cosine", "otgd_kd", "fgw_kd"}
+"""Methods that are another one's criterion with other weights or features, or none."""
+
+TIMED = [name for name in ENTRIES if name not in NOT_TIMED]
+"""Criteria, by the names of the methods that they are."""
+
+
+class Case(NamedTuple):
+    """All criteria on one batch.
+
+    Attributes:
+        batch_size: Samples.
+        width: Of both networks' features, and channels of their feature maps.
+        timings: Seconds of the student's step and of each criterion's, by name.
+    """
+
+    batch_size: int
+    width: int
+    timings: dict[str, Timing]
+
+    def share(self, name: str) -> Timing:
+        """A criterion's step over the student's, round by round."""
+        return paired_ratio(self.timings[name], self.timings[STUDENT])
+
 
 def benchmark_step(
-    batch_size: int = 64,
-    feature_dim: int = 256,
-    rounds: int = 30,
+    methods: Sequence[str] = (),
+    batch_sizes: Sequence[int] = (64, 128, 256),
+    widths: Sequence[int] = (256,),
+    rounds: int = 15,
     device: str = "cpu",
     threads: int | None = None,
     out: str | None = None,
-) -> dict[str, Timing]:
+) -> list[Case]:
     """Time each criterion, forward and backward, against a training step of ResNet-8x4 on 32 x 32 images.
 
-    All are timed in alternation in this process. A ratio is the median over rounds of criterion over student, with its
-    quartiles.
+    All are timed in alternation in this process. A share is the median over rounds of criterion over student. Beside
+    the shares stands how a criterion's own time grows: the exponent of the batch size between the two largest.
 
     Args:
-        batch_size: Samples in a batch, for the student and for the criteria.
-        feature_dim: Width of both networks' features; OTGD projects them to 128.
+        methods: Names of methods; all by default.
+        batch_sizes: Samples in a batch, for the student and for the criteria.
+        widths: Of both networks' features; their maps have as many channels and 8 x 8 positions.
         rounds: How often each is timed.
         device: Where everything runs.
         threads: Threads of torch on the CPU; its own choice if omitted.
-        out: A JSON file to write as well.
+        out: A folder for step.json and step.png.
+
+    Raises:
+        ValueError: For methods that are not there, and for sizes that are too small.
     """
-    checks.at_least("batch_size", batch_size, 2)
+    for name in methods:
+        checks.one_of("methods", name, tuple(TIMED))
+    for size in batch_sizes:
+        checks.at_least("batch_sizes", size, 4)
+    for width in widths:
+        checks.at_least("widths", width, 2)
     checks.at_least("rounds", rounds, 1)
     where = torch.device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    functions: dict[str, Callable[[], object]] = {STUDENT: _student_step(batch_size, where)}
-    for name, criterion in {"otgd": losses.otgd(), "kd": losses.kd()}.items():
-        functions[name] = _criterion_step(criterion.to(where), batch_size, feature_dim, where)
-    timings = time_together(functions, rounds, where)
-    _print(timings, batch_size, feature_dim, rounds, where)
+    chosen = [name for name in TIMED if name in (methods or TIMED)]
+    cases = [_timed(chosen, size, width, rounds, where) for width in widths for size in sorted(batch_sizes)]
+    for width in widths:
+        _print([case for case in cases if case.width == width], chosen, rounds, where)
     if out is not None:
-        rows = {name: timing._asdict() for name, timing in timings.items()}
-        setting = {"batch_size": batch_size, "feature_dim": feature_dim, "device": device, "torch": torch.__version__}
-        Path(out).write_text(json.dumps({"setting": setting, "seconds": rows}, indent=1))
-    return timings
+        _keep(cases, chosen, Path(out), device)
+    return cases
+
+
+def _timed(names: Sequence[str], batch_size: int, width: int, rounds: int, device: torch.device) -> Case:
+    functions = {STUDENT: _student_step(batch_size, device)}
+    functions |= {name: _criterion_step(_criterion(name), batch_size, width, device) for name in names}
+    return Case(batch_size, width, time_together(functions, rounds, device))
 
 
 def _student_step(batch_size: int, device: torch.device) -> Callable[[], object]:
     student = resnet8x4().to(device)
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     images = torch.randn(batch_size, 3, 32, 32, device=device)
-    labels = torch.randint(0, 100, (batch_size,), device=device)
+    labels = torch.randint(0, CLASSES, (batch_size,), device=device)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -71,32 +114,84 @@ def _student_step(batch_size: int, device: torch.device) -> Callable[[], object]
     return step
 
 
-def _criterion_step(criterion: Criterion, batch_size: int, width: int, device: torch.device) -> Callable[[], object]:
-    def features(requires_grad: bool) -> dict[str, Tensor]:
-        shapes = {"feat": (batch_size, width), "logits": (batch_size, 100)}
-        return {name: torch.randn(shape, device=device, requires_grad=requires_grad) for name, shape in shapes.items()}
+def _criterion(name: str) -> Criterion:
+    """A method's criterion; the costs of classes are random numbers."""
+    if name == "wkd_logits":
+        return losses.wkd_logits(torch.rand(CLASSES, CLASSES).fill_diagonal_(0.0), tol=0.01)
+    entry = ENTRIES[name]
+    options = {} if entry.knob == RATIO else {entry.knob: entry.values[0]}
+    return entry.criteria(Given(SAMPLES, nn.Identity(), {}, list, ("map",)), **options)[METHOD]
 
-    student, teacher = features(True), features(False)
+
+def _criterion_step(criterion: Criterion, batch_size: int, width: int, device: torch.device) -> Callable[[], object]:
+    shapes = {"feat": (width,), "logits": (CLASSES,), "map": (width, SIDE, SIDE)}
+    labels = torch.randint(0, CLASSES, (batch_size,), device=device)
+    index = torch.randperm(SAMPLES, device=device)[:batch_size]
+
+    def features(requires_grad: bool) -> dict[str, Tensor]:
+        drawn = {
+            name: torch.randn(batch_size, *shape, device=device, requires_grad=requires_grad)
+            for name, shape in shapes.items()
+        }
+        return {**drawn, "index": index}
+
+    student, teacher, moved = features(True), features(False), criterion.to(device)
 
     def step() -> None:
-        criterion(student, teacher).value.backward()
+        moved(student, teacher, labels).value.backward()
 
     return step
 
 
-def _print(timings: dict[str, Timing], batch_size: int, width: int, rounds: int, device: torch.device) -> None:
+def growth(cases: Sequence[Case], name: str) -> float:
+    """The exponent with which a criterion's time grows between the two largest of several batches.
+
+    >>> case = lambda n, seconds: Case(n, 8, {"kd": Timing(seconds, seconds, seconds, [seconds])})
+    >>> growth([case(64, 1.0), case(128, 4.0)], "kd")
+    2.0
+    """
+    small, large = cases[-2:]
+    return math.log(large.timings[name].median / small.timings[name].median) / math.log(
+        large.batch_size / small.batch_size
+    )
+
+
+def _print(cases: Sequence[Case], names: Sequence[str], rounds: int, device: torch.device) -> None:
     where = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
-    table = Table(title=f"one training step, batch {batch_size}, features {width}-d, {rounds} rounds, {where}")
-    for column in ("what", "ms, median", "quartiles", "share of the student's step", "quartiles"):
-        table.add_column(column, justify="left" if column == "what" else "right")
-    for name, timing in timings.items():
-        share = paired_ratio(timing, timings[STUDENT])
-        what = "ResNet-8x4: forward, backward, SGD" if name == STUDENT else f"{name}: forward, backward"
-        table.add_row(
-            what,
-            f"{1e3 * timing.median:.2f}",
-            f"{1e3 * timing.low:.2f} .. {1e3 * timing.high:.2f}",
-            f"{100 * share.median:.2f} %",
-            f"{100 * share.low:.2f} .. {100 * share.high:.2f} %",
-        )
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    several = len(cases) > 1
+    columns = ["forward and backward", *(f"batch {case.batch_size}" for case in cases), *["grows as n^"] * several]
+    cells = {"ResNet-8x4, with SGD": [f"{1e3 * case.timings[STUDENT].median:.1f} ms" for case in cases]}
+    cells |= {name: [f"{100 * case.share(name).median:.2f} %" for case in cases] for name in names}
+    grown = [f"{growth(cases, name):.1f}" for name in (STUDENT, *names)] if several else []
+    rows = [[title, *cells[title], *grown[i : i + 1]] for i, title in enumerate(cells)]
+    print_table(f"share of the student's step, features {cases[0].width}-d, {rounds} rounds, {where}", columns, rows)
+
+
+def _keep(cases: Sequence[Case], names: Sequence[str], folder: Path, device: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = [
+        {
+            "batch_size": case.batch_size,
+            "width": case.width,
+            "seconds": {name: timing._asdict() for name, timing in case.timings.items()},
+        }
+        for case in cases
+    ]
+    setting = {"device": device, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    (folder / "step.json").write_text(json.dumps({"setting": setting, "cases": content}, indent=1))
+    _plot(cases, names, folder / "step.png")
+
+
+def _plot(cases: Sequence[Case], names: Sequence[str], file: Path) -> None:
+    """Draw the shares over the batch size, a panel for each width."""
+    widths = list(dict.fromkeys(case.width for case in cases))
+    figure = Figure(figsize=(7 * len(widths), 7), layout="constrained")
+    for panel, width in zip(figure.subplots(1, len(widths), squeeze=False)[0], widths, strict=True):
+        mine = [case for case in cases if case.width == width]
+        sizes = [case.batch_size for case in mine]
+        for name in names:
+            shares = [100 * case.share(name).median for case in mine]
+            panel.plot(sizes, shares, "o-", color=COLOURS[ENTRIES[name].kind], markersize=3, linewidth=1)
+            panel.annotate(name, (sizes[-1], shares[-1]), fontsize=6, xytext=(4, -2), textcoords="offset points")
+        panel.set(xscale="log", yscale="log", xlabel="batch", ylabel="% of the student's step", title=f"{width}-d")
+    figure.savefig(file, dpi=120)
