@@ -10,6 +10,7 @@ ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
 # The stamp holds the folder that was installed: an environment that was copied or moved still points to the old one.
 ifneq ($(shell [ -x $(PY) ] && cat $(INSTALLED) 2>/dev/null),$(CURDIR))
@@ -24,10 +25,10 @@ demo: install ## run the demonstration on scikit-learn's digits
 	@$(VENV)/bin/graphkd demo $(ARGS)
 
 test: install lint ## check style and types, run the quick tests with their coverage
-	@$(PY) -m pytest --cov=graphkd
+	@$(PY) -m pytest $(PARALLEL) --cov=graphkd
 
 test-all: compiler test browser ## after test: the slow tests, each example, and the tests with torch-scatter
-	@$(PY) -m pytest -m "slow and not scatter"
+	@$(PY) -m pytest $(PARALLEL) -m "slow and not scatter"
 	@$(MAKE) --no-print-directory examples scatter
 	@GRAPHKD_REQUIRE_SCATTER=1 $(PY) -m pytest -m scatter
 

@@ -15,12 +15,12 @@ from graphkd import measures as measures
 from graphkd import ot as ot
 from graphkd.balance import suggest_weights as suggest_weights
 from graphkd.distiller import Distiller as Distiller
-from graphkd.distiller import Step as Step
 from graphkd.encoders import GraphEncoder as GraphEncoder
 from graphkd.features import FeatureExtractor as FeatureExtractor
 from graphkd.loss import Criterion as Criterion
 from graphkd.loss import GraphLoss as GraphLoss
 from graphkd.loss import Term as Term
+from graphkd.step import Step as Step
 
 try:
     __version__ = version("graphkd")

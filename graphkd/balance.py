@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from graphkd import checks
-from graphkd.distiller import Distiller, Step
+from graphkd.distiller import Distiller
 from graphkd.features import device_of, moved
 from graphkd.loss import Criterion
+from graphkd.step import Step
 from graphkd.typing import UNLABELLED, Real
 from graphkd.weights import TASK
 

@@ -1,54 +1,26 @@
 """The distiller: a student, its teachers, criteria between them, and one loss per step."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from graphkd import parallel
+from graphkd.cache import TeacherCache
+from graphkd.cache.recall import checked, recalled
 from graphkd.encoders import shared
-from graphkd.features import MODEL_OUTPUT, FeatureExtractor, Spec, model_logits
+from graphkd.features import MODEL_OUTPUT, FeatureExtractor, Spec
 from graphkd.loss import Criterion, Term
+from graphkd.memory import Memory
 from graphkd.precision import raised
-from graphkd.teachers import Given, TeacherMode, Teachers, has_logits, pairs, with_logits
-from graphkd.typing import UNLABELLED, Comparison, CriterionOutput, Features, Real, Schedule
+from graphkd.step import Step, flat, joined
+from graphkd.task import TaskLoss, labelled_cross_entropy, task_logits
+from graphkd.teachers import Given, TeacherMode, Teachers, pairs, with_logits
+from graphkd.typing import CriterionOutput, Features, Real, Schedule
 from graphkd.weights import TASK, TOTAL, constants_and_schedules, reaching, scheduled, times
 
-TaskLoss = Callable[[Tensor, Tensor], Tensor]
-
-
-class Step(NamedTuple):
-    """What a :class:`Distiller` returns for one batch.
-
-    Attributes:
-        loss: The weighted sum, to be minimised.
-        output: The student's output.
-        logs: Detached scalars by name: ``loss``; ``task`` and each criterion; each criterion's terms as ``otgd/f``,
-            with ``otgd/f/marginal_error``; and what each adds to the loss, under ``weighted/``. Read them when you
-            print: turning one into a number waits for the device.
-        comparisons: Each criterion's comparisons as ``otgd/f``.
-        student_features: What the criteria saw of the student, by name.
-        teacher_features: What they saw of the teacher; empty where nothing asked. Of several teachers, as ``vgg/feat``.
-    """
-
-    loss: Float[Tensor, ""]
-    output: Any
-    logs: dict[str, Tensor]
-    comparisons: dict[str, Comparison]
-    student_features: dict[str, Tensor]
-    teacher_features: dict[str, Tensor]
-
-
-def labelled_cross_entropy(logits: Float[Tensor, "n c"], labels: Tensor) -> Float[Tensor, ""]:
-    """Cross-entropy, mean over the samples whose label is not -100; zero if there are none.
-
-    >>> labelled_cross_entropy(torch.zeros(2, 4), torch.tensor([-100, -100]))
-    tensor(0.)
-    """
-    total = F.cross_entropy(raised(logits), labels, ignore_index=UNLABELLED, reduction="sum")
-    return total / (labels != UNLABELLED).sum().clamp_min(1)
+LABELS, INDEX = "labels", "index"
 
 
 class Distiller(nn.Module):
@@ -67,6 +39,12 @@ class Distiller(nn.Module):
     the teacher, one forward serves both, and ``teacher_features`` names its deeper parts, whose activations are
     constants.
 
+    *Several processes*: in training, the features, labels and indices of all processes are gathered, with gradients
+    that find their way back (:func:`graphkd.parallel.gathered`): task, criteria, batch graphs and memories are those of
+    one batch as large as all together. Inside :class:`torch.nn.parallel.DistributedDataParallel`, the gradients
+    of student and criteria are those of one process with that batch; where the student normalises over the batch, only
+    with :class:`torch.nn.SyncBatchNorm`. In eval mode each process has its own batch.
+
     Args:
         student: The model to train, left as it is: ``distiller.student`` can be saved and used alone at any time.
         teacher: The model to learn from; several as a mapping of names or a list (``teacher1``, ``teacher2``, ...).
@@ -84,6 +62,9 @@ class Distiller(nn.Module):
             epoch and the number of epochs such as :class:`~graphkd.training.schedules.ConstantThenCosine`: then call
             :meth:`set_epoch` before every epoch, as :class:`~graphkd.training.DistillationModule` does. What has
             weight zero is computed and logged; its gradient is zero whatever its value.
+        cache: What the teacher says of the training samples, computed before (:func:`graphkd.cache.build_cache`, with
+            these ``teacher_features``); of several teachers, by name. In training it is read in place of running the
+            teacher, at the batch's ``index`` and ``view``.
         task_loss: The student's own loss, of its logits and the labels.
         teacher_mode: ``eval``, or ``train`` to let teachers follow ``train()``, for example to keep their batch
             statistics running; they stay frozen.
@@ -91,8 +72,9 @@ class Distiller(nn.Module):
     Raises:
         ValueError: At construction for weights without a criterion, term or teacher, negative weights, a criterion
             named ``task``, ``loss``, as a teacher or as a term, nothing to minimise, a teacher that shares trainable
-            parameters with the student, and a memory that several teachers would share. At the call for missing labels
-            where the task has weight, and for schedules without an epoch.
+            parameters with the student, a memory that several teachers would share, and a cache of another teacher or
+            of one that changes. At the call for missing labels where the task has weight, a missing index or view where
+            there is a cache, and for schedules without an epoch.
 
     Attributes:
         teachers: The teachers, and what is seen of them.
@@ -116,6 +98,7 @@ class Distiller(nn.Module):
         teacher_features: Spec | Mapping[str, Spec] | None = None,
         criteria: Mapping[str, Criterion] | None = None,
         weights: Mapping[str, Real | Schedule] | None = None,
+        cache: TeacherCache | Mapping[str, TeacherCache] | None = None,
         task_loss: TaskLoss = labelled_cross_entropy,
         teacher_mode: TeacherMode = "eval",
     ) -> None:
@@ -127,9 +110,12 @@ class Distiller(nn.Module):
             raise ValueError(f"criteria need a teacher, got none for {', '.join(self.criteria)}")
         named = self.teachers.names if isinstance(teacher, Mapping | list | tuple) else []
         self.weights, self.schedules = constants_and_schedules(weights or {}, criteria or {}, named)
+        self.caches = checked(cache, self.teachers)
         self.task_loss = task_loss
         self.pairs = pairs(criteria or {}, self.teachers.names, named)
-        self._extract_student = FeatureExtractor(student, _with_extra(student_features or {}, self.teachers))
+        # DistributedDataParallel would send them from the first process to the others before every step.
+        self._ddp_params_and_buffers_to_ignore = _memories(self)
+        self._extract_student = FeatureExtractor(student, self.teachers.with_own(student_features or {}))
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -142,32 +128,60 @@ class Distiller(nn.Module):
             raise ValueError(f"needs one teacher to speak of it, got {', '.join(self.teachers.names)}: see .teachers")
         return self.student if self.teachers.itself else next(iter(self.teachers.models.values()), None)
 
-    def forward(self, inputs: Any, labels: Tensor | None = None, index: Tensor | None = None) -> Step:
+    def forward(
+        self,
+        inputs: Any,
+        labels: Tensor | None = None,
+        index: Tensor | None = None,
+        view: Tensor | int | None = None,
+    ) -> Step:
         """One batch through all networks and all criteria.
 
         Args:
             inputs: What the models take: one tensor, a sequence of positional or a mapping of keyword arguments.
             labels: For the task, and for criteria that use them; -100 marks a sample without.
-            index: Where each sample stands in the data set, for criteria with a memory: the feature ``index``.
+            index: Where each sample stands in the data set, for criteria with a memory, whose feature ``index`` it is,
+                and for a teacher cache.
+            view: Which of its versions each sample is, for a teacher cache of more than one.
         """
         self._check_epoch()
         output, caught = self._extract_student.run(inputs)
-        seen = self.teachers.see({pair.teacher for pair in self.pairs.values()}, inputs, output, caught)
+        seen = recalled(self.caches, index, view) if self.training else {}
+        asked = {pair.teacher for pair in self.pairs.values()} - seen.keys()
+        seen |= self.teachers.see(asked, inputs, output, caught)
         taught = self.teachers.extra_specs()
         student = with_logits(output, {name: x for name, x in caught.items() if name not in taught})
-        where = {} if index is None else {"index": index}
+        if self.weights[TASK] > 0 and labels is None:
+            raise ValueError(
+                f"the task has weight {self.weights[TASK]} and needs labels, got none; without labels its weight is 0"
+            )
+        has_task = self.weights[TASK] > 0 or (labels is not None and MODEL_OUTPUT in student)
+        batch = {LABELS: labels, INDEX: index, TASK: task_logits(output, student) if has_task else None}
+        batch = {name: x for name, x in batch.items() if x is not None}
+        if self.training:
+            student, batch, *found = parallel.gathered(student, batch, *seen.values())
+            seen = dict(zip(seen, found, strict=True))
+        labels, where = batch.get(LABELS), {INDEX: batch[INDEX]} if INDEX in batch else {}
         own, others = shared(student | where), {name: shared(found | where) for name, found in seen.items()}
         values: dict[str, Tensor] = {}
         outputs: dict[str, CriterionOutput] = {}
-        if self.weights[TASK] > 0 or (labels is not None and MODEL_OUTPUT in student):
-            values[TASK] = self._task(output, student, labels)
+        if has_task:
+            values[TASK] = self.task_loss(batch[TASK], batch[LABELS])
         for name, pair in self.pairs.items():
             outputs[name] = self._compared(name, own, others[pair.teacher], labels)
             values[name] = self._value(pair.criterion, outputs[name])
         loss = torch.stack([times(self._weight(name), raised(value)) for name, value in values.items()]).sum()
-        if any(weight == 0 for name, weight in self.weights.items() if name != TASK or TASK in values):
+        if parallel.world() > 1 or any(w == 0 for name, w in self.weights.items() if name != TASK or TASK in values):
             loss = reaching(loss, self.learnable_parameters())
-        return Step(loss, output, self._logs(loss, values, outputs), _flat(outputs), student, _joined(seen))
+        return Step(loss, output, self._logs(loss, values, outputs), flat(outputs), student, joined(seen))
+
+    def logits(self, inputs: Any) -> Tensor:
+        """The student's logits (n c), as the task sees them; nothing else runs.
+
+        >>> Distiller(nn.Linear(4, 3)).logits(torch.zeros(2, 4)).shape
+        torch.Size([2, 3])
+        """
+        return task_logits(*self._extract_student.run(inputs))
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
         """Give the scheduled weights the values that they have in an epoch.
@@ -201,14 +215,6 @@ class Distiller(nn.Module):
                 f"the schedule of {', '.join(waiting)} needs set_epoch(epoch, epochs) before the first step, got no "
                 "epoch yet"
             )
-
-    def _task(self, output: Any, features: Features, labels: Tensor | None) -> Tensor:
-        if labels is None:
-            raise ValueError(
-                f"the task has weight {self.weights[TASK]} and needs labels, got none; without labels its weight is 0"
-            )
-        named = MODEL_OUTPUT in features and not has_logits(output)
-        return self.task_loss(features[MODEL_OUTPUT] if named else model_logits(output), labels)
 
     def _compared(self, name: str, student: Features, teacher: Features, labels: Tensor | None) -> CriterionOutput:
         """What a criterion says; of what goes wrong, which one it was, and whether teachers should not share it."""
@@ -268,31 +274,7 @@ class Distiller(nn.Module):
         return logs
 
 
-def _with_extra(spec: Spec, teachers: Teachers) -> Spec:
-    """What is to be caught while the student runs: its own features, and those with which it teaches itself."""
-    if not teachers.itself:
-        return spec
-    if not isinstance(spec, Mapping):
-        raise ValueError(
-            "a student that teaches itself needs student_features by name, module paths or functions of the output, "
-            "got one function of all"
-        )
-    for own in teachers.own_specs.values():
-        if not own or dict(spec) == own:
-            raise ValueError(
-                "a student that teaches itself needs teacher_features that name other parts of it than "
-                f"student_features, got teacher_features={own} and student_features={dict(spec)}; for another model "
-                "of its kind, give a copy.deepcopy"
-            )
-    return {**spec, **teachers.extra_specs()}
-
-
-def _joined(seen: Mapping[str, dict[str, Tensor]]) -> dict[str, Tensor]:
-    """All teachers' features, with the teacher before the name where there are several."""
-    if len(seen) < 2:
-        return next(iter(seen.values()), {})
-    return {f"{teacher}/{name}": x for teacher, features in seen.items() for name, x in features.items()}
-
-
-def _flat(outputs: Mapping[str, CriterionOutput]) -> dict[str, Comparison]:
-    return {f"{name}/{term}": seen for name, output in outputs.items() for term, seen in output.comparisons.items()}
+def _memories(distiller: nn.Module) -> list[str]:
+    """The names of all that is remembered of past batches, among the distiller's buffers."""
+    memories = [(path, module) for path, module in distiller.named_modules() if isinstance(module, Memory)]
+    return [f"{path}.{name}" for path, module in memories for name, _ in module.named_buffers()]

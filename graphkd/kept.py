@@ -15,6 +15,7 @@ import pickle
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ LOOKED_AT = 16
 """Samples of the data that a fingerprint covers."""
 
 RESULT = "result"
+
+PART = ".part"
+"""How the name of a file ends that is being written."""
 
 Entries = Mapping[str, Mapping[str, Any]]
 """Groups of plain values by name."""
@@ -41,7 +45,7 @@ def model_fingerprint(model: nn.Module) -> dict[str, str]:
     True
     """
     tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    return {"model": type(model).__qualname__, "weights": _digest(tensors)}
+    return {"model": type(model).__qualname__, "weights": digest(tensors)}
 
 
 def data_fingerprint(loader: Iterable[Any]) -> dict[str, str | int]:
@@ -62,19 +66,34 @@ def data_fingerprint(loader: Iterable[Any]) -> dict[str, str | int]:
             batched = loader.batch_sampler is not None
             seen = loader.collate_fn(samples) if batched else [loader.collate_fn(sample) for sample in samples]
             samplers = f"{type(loader.sampler).__name__}, {type(loader.batch_sampler).__name__}"
-            return {"samples": len(dataset), "samplers": samplers, "data": _digest(seen)}
+            return {"samples": len(dataset), "samplers": samplers, "data": digest(seen)}
     if isinstance(loader, Sequence):
-        return {"batches": len(loader), "data": _digest([loader[i] for i in _spread(len(loader))])}
+        return {"batches": len(loader), "data": digest([loader[i] for i in _spread(len(loader))])}
     raise ValueError(
         "a fingerprint needs data with a length and an index behind a DataLoader, or a sequence of batches, got "
         f"{type(loader).__name__}"
     )
 
 
+def digest(value: Any) -> str:
+    """Sixteen digits that stand for nested tensors, arrays and plain values.
+
+    Raises:
+        ValueError: For other things.
+
+    >>> digest([torch.zeros(2), "a"]) == digest([torch.zeros(2), "a"]) != digest([torch.zeros(2), "b"])
+    True
+    """
+    found = hashlib.sha256()
+    for part in _parts(value):
+        found.update(part)
+    return found.hexdigest()[:16]
+
+
 def write(path: Path, content: Any) -> None:
     """Write tensors and plain values; a reader sees the old file or the new one, never a part.
 
-    The folder is made if it is missing.
+    The folder is made if it is missing. When it returns, the file is on the disk and not only on its way there.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -82,13 +101,60 @@ def write(path: Path, content: Any) -> None:
     ...     read(Path(folder, "kept.pt"))
     {'numbers': [1, 2]}
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with _replacing(path) as part:
         torch.save(content, part)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as :func:`write` writes tensors.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_text(Path(folder, "kept.json"), "[1, 2]")
+    ...     Path(folder, "kept.json").read_text()
+    '[1, 2]'
+    """
+    with _replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder; nobody else may be writing there.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, f".kept.pt.0123{PART}").touch()
+    ...     remove_parts(Path(folder))
+    ...     list(Path(folder).iterdir())
+    []
+    """
+    for part in folder.glob(f".*{PART}"):
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A place beside the file, for what then replaces it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")
+    try:
+        yield part
+        _sync(part)
         os.replace(part, path)
+        _sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders.
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def read(path: Path) -> Any:
@@ -147,14 +213,6 @@ def load(path: Path, made_of: Entries) -> Tensor:
 def _spread(n: int) -> list[int]:
     """At most LOOKED_AT indices of n, from the first to the last."""
     return sorted({i * (n - 1) // (LOOKED_AT - 1) for i in range(LOOKED_AT)}) if n else []
-
-
-def _digest(value: Any) -> str:
-    """Sixteen digits that stand for nested tensors, arrays and plain values."""
-    digest = hashlib.sha256()
-    for part in _parts(value):
-        digest.update(part)
-    return digest.hexdigest()[:16]
 
 
 def _parts(value: Any) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from graphkd import checks
+from graphkd import checks, parallel
 from graphkd.features import hard
 from graphkd.graphs import point_cloud, samples
 from graphkd.measures import unit
@@ -13,13 +13,39 @@ from graphkd.precision import raised
 from graphkd.typing import UNLABELLED, Features, Real
 
 
-class MemoryBank(nn.Module):
+class Memory(nn.Module):
+    """What is remembered of past batches, in buffers.
+
+    In a run of several processes each keeps the whole memory, and all keep the same: they take part with the batches of
+    all, gathered (:func:`graphkd.parallel.gathered`, as a :class:`~graphkd.Distiller` in training does). The first of
+    them starts the others' memories.
+
+    Raises:
+        ValueError: In training, for a batch that is not the same in all processes.
+    """
+
+    _begun = False
+
+    def _begin(self, batch: Tensor) -> None:
+        """Make sure that all processes remember the same, before anything is remembered."""
+        if self._begun or parallel.world() == 1 or not self.training:
+            return
+        if not parallel.alike(batch):
+            raise ValueError(
+                "a memory in a run of several processes needs their batches gathered (graphkd.parallel.gathered; a "
+                f"Distiller in training does it), got batches that differ between the {parallel.world()} processes"
+            )
+        for buffer in self.buffers():
+            parallel.agreed(buffer)
+        self._begun = True
+
+
+class MemoryBank(Memory):
     r"""One row of length one for every sample of a data set, a running mean of that sample's embeddings.
 
     .. math:: r_i \leftarrow \mathrm{unit}(\mu\, r_i + (1 - \mu)\, x_i)
 
     Rows carry no gradient. They are buffers, saved with the model: data sets must keep the order of their samples.
-    Each process of a distributed run has a bank of its own, which sees the samples of that process only.
 
     Args:
         num_samples: Size of the data set.
@@ -67,9 +93,11 @@ class MemoryBank(nn.Module):
             negatives: Which samples of the data set are the negatives of each, instead of a draw and as they are.
         """
         self._check(index)
+        self._begin(index)
         n = len(index)
         if negatives is None:
             drawn = torch.randint(len(self.rows), (num_negatives,), device=index.device)
+            drawn = parallel.agreed(drawn) if self.training else drawn
             rows = self.rows[drawn]
             times = others(index, drawn, labels, self.labels[drawn])
         else:
@@ -107,8 +135,8 @@ class MemoryBank(nn.Module):
             )
 
 
-class Queue(nn.Module):
-    """The latest embeddings, oldest out first. A buffer, saved with the model; each process has a queue of its own.
+class Queue(Memory):
+    """The latest embeddings, oldest out first. A buffer, saved with the model.
 
     It starts empty: places that are not filled yet have no mass, so that nothing is compared with random rows.
 
@@ -142,6 +170,7 @@ class Queue(nn.Module):
         batch larger than the queue all nodes have mass, since each is compared with its own teacher too.
         """
         self._check(x)
+        self._begin(x)
         n, size = len(x), len(self.rows)
         place = torch.arange(size, device=x.device)
         stays = (place < self.pushed) & ((place - self.pushed) % size >= n)

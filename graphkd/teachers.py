@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from graphkd import checks
-from graphkd.features import MODEL_OUTPUT, FeatureExtractor, Spec, model_logits
+from graphkd.features import MODEL_OUTPUT, FeatureExtractor, Spec, logits_in, model_logits
 from graphkd.loss import Criterion
-from graphkd.memory import MemoryBank, Queue
+from graphkd.memory import Memory
 from graphkd.typing import Real
 
 ONLY = "teacher"
@@ -82,9 +82,9 @@ class Teachers(nn.Module):
             _check_apart(student, name, model)
         self.models = nn.ModuleDict({name: model.requires_grad_(False) for name, model in others.items()})
         self.names = list(models)
-        specs = _by_teacher(features, self.names)
-        self.own_specs = {name: _paths(specs[name]) for name in self.itself}
-        self._extractors = {name: FeatureExtractor(_run_of(model), specs[name]) for name, model in others.items()}
+        self.specs = _by_teacher(features, self.names)
+        self.own_specs = {name: _paths(self.specs[name]) for name in self.itself}
+        self._extractors = {name: FeatureExtractor(_run_of(model), self.specs[name]) for name, model in others.items()}
         self.register_state_dict_post_hook(_leave_frozen_out)
         self.register_load_state_dict_pre_hook(_keep_frozen)
         self.train(self.training)
@@ -92,6 +92,24 @@ class Teachers(nn.Module):
     def extra_specs(self) -> dict[str, Any]:
         """What must be caught while the student runs, for teachers that are the student itself."""
         return {_key(name, feature): path for name in self.itself for feature, path in self.own_specs[name].items()}
+
+    def with_own(self, spec: Spec) -> Spec:
+        """What is to be caught while the student runs: its own features, and those with which it teaches itself."""
+        if not self.itself:
+            return spec
+        if not isinstance(spec, Mapping):
+            raise ValueError(
+                "a student that teaches itself needs student_features by name, module paths or functions of the "
+                "output, got one function of all"
+            )
+        for own in self.own_specs.values():
+            if not own or dict(spec) == own:
+                raise ValueError(
+                    "a student that teaches itself needs teacher_features that name other parts of it than "
+                    f"student_features, got teacher_features={own} and student_features={dict(spec)}; for another "
+                    "model of its kind, give a copy.deepcopy"
+                )
+        return {**spec, **self.extra_specs()}
 
     @torch.no_grad()
     def see(
@@ -113,11 +131,13 @@ class Teachers(nn.Module):
         return seen
 
     @torch.no_grad()
-    def probabilities(self, inputs: Tensor) -> Tensor | None:
-        """The teachers' mean class probabilities (n c); None without a teacher but the student itself."""
+    def probabilities(self, inputs: Any) -> Tensor | None:
+        """The teachers' mean class probabilities (n c); None where one has no logits, or there is only the student."""
         if not self.models:
             return None
-        return torch.stack([model_logits(model(inputs)).softmax(-1) for model in self.models.values()]).mean(0)
+        logits = [each.get(MODEL_OUTPUT) for each in self.see(self.models.keys(), inputs, None, {}).values()]
+        found = [each.softmax(-1) for each in logits if each is not None]
+        return torch.stack(found).mean(0) if len(found) == len(logits) else None
 
     def update(self, student: nn.Module) -> None:
         """Move teachers that are averaged from the student towards it."""
@@ -152,7 +172,7 @@ def pairs(criteria: Mapping[str, Criterion], teachers: list[str], named: list[st
             new = {name: Pair(name, (own or teachers)[0])}
         else:
             new = {f"{teacher}/{name}": Pair(name, teacher) for teacher in teachers}
-        memories = [module for module in criterion.modules() if isinstance(module, MemoryBank | Queue)]
+        memories = [module for module in criterion.modules() if isinstance(module, Memory)]
         if memories and (len(new) > 1 or not remembering.isdisjoint(map(id, memories))):
             raise ValueError(
                 f"{name} has a memory and needs a teacher of its own, got {', '.join(teachers)}: give each a criterion "
@@ -183,7 +203,7 @@ def has_logits(output: Any) -> bool:
     >>> has_logits(torch.zeros(2, 3)), has_logits({"feat": torch.zeros(2, 3)})
     (True, False)
     """
-    return isinstance(getattr(output, MODEL_OUTPUT, output), Tensor)
+    return logits_in(output) is not None
 
 
 def _named(given: Given) -> dict[str, nn.Module]:

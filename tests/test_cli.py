@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 
 import graphkd
 from graphkd.cli import COMMANDS, main
+from graphkd.models import SmallCNN
 from graphkd.training import DistillationModule
 
 CONFIGS = Path(__file__).parent.parent / "examples" / "configs" / "digits"
@@ -50,10 +52,8 @@ def test_a_group_names_its_commands(capsys):
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
     assert all(f"{command.name.split()[1]} " in printed for command in COMMANDS if command.name.startswith("benchmark"))
-    with pytest.raises(SystemExit) as stopped:
-        main(["benchmark"])
-    assert stopped.value.code == 2
-    assert "{step,ot}" in capsys.readouterr().err
+    assert main(["benchmark"]) == 2
+    assert "{accuracy,step,cache,ot}" in capsys.readouterr().err
 
 
 def test_an_interrupt_of_what_cannot_be_resumed_says_so(capsys, monkeypatch):
@@ -229,3 +229,75 @@ def test_output_that_nobody_reads_to_its_end_is_no_error():
     run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert run.stdout.startswith("attention_transfer")
     assert run.stderr == ""
+
+
+def test_a_teacher_is_trained_then_measured_and_exported(tmp_path, capsys):
+    out = tmp_path / "teacher"
+    model = ["--teacher", "graphkd.models.SmallCNN", "--teacher.width", "4", "--data", "graphkd.datasets.DigitsData"]
+    options = ["--epochs", "1", "--out", str(out), "--trainer.enable_progress_bar", "false"]
+    assert main(["train-teacher", *model, *options]) == 0
+    said = re.search(r"test accuracy ([\d.]+) %, weights in (.*)", capsys.readouterr().out)
+    assert Path(said[2]) == tmp_path / "teacher.pt"
+    assert set(torch.load(said[2], weights_only=True)) == set(SmallCNN(4).state_dict())
+    assert main(["evaluate", str(out)]) == 0
+    assert f"test accuracy {said[1]} % on 597 samples" in capsys.readouterr().out
+    assert main(["export", str(out), "--out", str(out / "model.pt2")]) == 0
+    assert "parameters in" in capsys.readouterr().out
+    assert main(["evaluate", str(out / "model.pt2"), "--split", "test"]) == 0
+    assert f"test accuracy {said[1]} % on 597 samples" in capsys.readouterr().out
+    assert main(["train-teacher", "--resume", str(out), "--epochs", "2"]) == 0
+    assert json.loads((out / "results.json").read_text())["result"]["epochs"] == 2
+
+
+def test_a_run_reads_its_teacher_from_a_cache(tmp_path):
+    cache = ["--teacher_cache", str(tmp_path / "cache"), "--data.init_args.with_view", "true"]
+    assert train(tmp_path, "--out", str(tmp_path / "without"), config="kd") == 0
+    assert train(tmp_path, "--out", str(tmp_path / "with"), *cache, config="kd") == 0
+    assert (tmp_path / "cache" / "logits.npy").exists()
+    curves = [json.loads((tmp_path / each / "history.json").read_text()) for each in ("without", "with")]
+    # Half precision keeps three digits of the teacher's logits.
+    assert curves[1]["train/kd"] == pytest.approx(curves[0]["train/kd"], rel=1e-2)
+    assert curves[1]["train/kd"] != curves[0]["train/kd"]
+
+
+def test_a_lost_process_is_one_line_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def lost(*options, **named):
+        (tmp_path / "run" / "last.ckpt").touch()
+        raise ConnectionError("another process of the run ended")
+
+    monkeypatch.setattr("graphkd.cli.runs.train", lost)
+    assert train(tmp_path, "--out", str(tmp_path / "run")) == 1
+    said = capsys.readouterr().err.strip()
+    assert (
+        said == f"graphkd: error: another process of the run ended; go on with: graphkd train --resume {tmp_path}/run"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["train", "--epoch", "1"], "unrecognized arguments: --epoch 1"),
+        (["train", "--resume"], "--resume needs the folder of a run, or a --config whose 'out' is one, got neither"),
+        (
+            ["train", "--config", str(CONFIGS / "otgd.yaml"), "--criteria.otgd.init_args.kk", "3"],
+            "option \"criteria\": Problem with given class_path 'graphkd.losses.otgd': Option 'kk' is not accepted",
+        ),
+        (["train", "--config", "nowhere.yaml"], 'option "config": File does not exist'),
+        (["trian"], "argument COMMAND: invalid choice: 'trian'"),
+    ],
+)
+def test_a_mistyped_command_is_one_line(capsys, options, said):
+    assert main(options) == 2
+    assert capsys.readouterr().err.startswith(f"graphkd: error: {said}")
+
+
+def test_what_cannot_be_built_is_one_line_that_says_where(capsys):
+    assert main(["features", "--model", f"{__name__}.unbuildable"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("graphkd: error: cannot build what is named: RuntimeError: no such weights (")
+    assert error.partition(" (")[2].startswith(f"{__file__}, line ")
+    assert "\n" not in error
+
+
+def unbuildable() -> torch.nn.Module:
+    raise RuntimeError("no such weights")

@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from graphkd import Distiller, checks, graphs, losses, ot
+from graphkd.datasets import DigitsData
 from graphkd.models import SmallCNN
+from graphkd.training.finite import FiniteLosses
+from graphkd.training.folder import LAST
+from graphkd.training.run import run
 
 WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "_unique2", "unique_dim", "masked_select")
 """Operations that make the host wait for an accelerator."""
@@ -232,6 +236,32 @@ def test_a_distiller_trains_under_autocast(dtype):
     assert step.loss.dtype == torch.float32
     step.loss.backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in student.parameters())
+
+
+@cuda
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_a_run_in_half_precision_learns_and_never_keeps_what_is_not_finite(precision, tmp_path):
+    spec = {"feat": "pool"}
+    criteria = {"otgd": losses.otgd(), "kd": losses.kd()}
+    distiller = Distiller(SmallCNN(8), SmallCNN(16), student_features=spec, teacher_features=spec, criteria=criteria)
+    options = {"accelerator": "gpu", "precision": precision, "enable_progress_bar": False}
+    _, history = run(distiller, DigitsData(), epochs=3, seed=0, folder=tmp_path, checkpoint_every=5, **options)
+    assert history.curves["train/task"][-1] < history.curves["train/task"][0]
+    content = torch.load(tmp_path / LAST, weights_only=True)
+    assert all(torch.isfinite(value).all() for value in content["state_dict"].values())
+    assert ("MixedPrecision" in content) == (precision == "16-mixed")
+
+
+@cuda
+def test_a_step_is_looked_at_while_the_next_one_runs_and_nobody_waits_for_the_device(no_waiting):
+    seen, good, bad = FiniteLosses(), torch.ones((), device="cuda"), torch.full((), torch.nan, device="cuda")
+    torch.cuda.synchronize()
+    no_waiting()
+    seen.watch(good, {"loss": good}, [], epoch=1, step=0)
+    seen.watch(bad, {"loss": bad}, [], epoch=1, step=1)
+    torch.cuda.set_sync_debug_mode("default")
+    with pytest.raises(ValueError, match="got nan at step 1"):
+        seen.watch(good, {"loss": good}, [], epoch=1, step=2)
 
 
 @cuda

@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphkd import Criterion, Distiller, GraphEncoder, GraphLoss, Term, graphs, losses
-from graphkd.distiller import labelled_cross_entropy
+from graphkd.cache import build_cache
 from graphkd.graphs import point_cloud
 from graphkd.measures import sqeuclidean
+from graphkd.task import labelled_cross_entropy
 
 FEAT = {"feat": "1"}
 
@@ -727,3 +728,77 @@ def test_criteria_share_features_and_graphs(batch, monkeypatch):
         for name, criterion in criteria.items():
             alone = criterion(step.student_features, step.teacher_features, batch[1])
             torch.testing.assert_close(step.logs[name], alone.value)
+
+
+def cached(tmp_path, teacher, inputs, views=1):
+    def loader(view):
+        return [(inputs[i : i + 4] + view, None, torch.arange(i, i + 4)) for i in range(0, len(inputs), 4)]
+
+    return build_cache(
+        tmp_path / "cache", teacher, loader, views, features={"feat": "0"}, dtype="float32", progress=False
+    )
+
+
+def test_a_cache_stands_for_the_teacher_in_training(tmp_path):
+    teacher, inputs = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 3)), torch.randn(8, 5)
+    cache = cached(tmp_path, teacher, inputs, views=2)
+    options = {
+        "student_features": {"feat": "0"},
+        "teacher_features": {"feat": "0"},
+        "criteria": {"rkd": losses.rkd(), "kd": losses.kd()},
+        "weights": {"task": 0.0},
+    }
+    student = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+    ran = []
+    teacher.register_forward_hook(lambda *_: ran.append(1))
+    index, views = torch.tensor([6, 1, 3]), torch.tensor([1, 0, 1])
+    seen = inputs[index] + views.unsqueeze(1)
+    without, within = Distiller(student, teacher, **options), Distiller(student, teacher, cache=cache, **options)
+    expected = without(seen, None, index)
+    assert len(ran) == 1
+    step = within(seen, None, index, views)
+    assert len(ran) == 1
+    torch.testing.assert_close(step.loss, expected.loss)
+    torch.testing.assert_close(step.teacher_features, expected.teacher_features)
+    within.eval()(seen)
+    assert len(ran) == 2
+
+
+def test_a_cache_needs_the_place_and_the_view_of_samples(tmp_path):
+    teacher, inputs = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 3)), torch.randn(8, 5)
+    cache = cached(tmp_path, teacher, inputs, views=2)
+    student, features = nn.Linear(5, 3), {"feat": "0"}
+    distiller = Distiller(student, teacher, teacher_features=features, criteria={"kd": losses.kd()}, cache=cache)
+    labels, index = torch.tensor([0, 1]), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="where samples stand in the data set, got no index"):
+        distiller(inputs[:2], labels)
+    with pytest.raises(ValueError, match="of 2 views needs to know which of them a batch is, got no view"):
+        distiller(inputs[:2], labels, index)
+    with pytest.raises(ValueError, match="view needs numbers from 0 to 1, got 2"):
+        distiller(inputs[:2], labels, index, 2)
+
+
+def test_a_cache_of_another_teacher_is_refused(tmp_path):
+    teacher, inputs = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 3)), torch.randn(8, 5)
+    cache = cached(tmp_path, teacher, inputs)
+    options = {"criteria": {"kd": losses.kd()}, "cache": cache}
+    with pytest.raises(ValueError, match="made of the same"):
+        other = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 3))
+        Distiller(nn.Linear(5, 3), other, teacher_features={"feat": "0"}, **options)
+    with pytest.raises(ValueError, match="made of the same"):
+        Distiller(nn.Linear(5, 3), teacher, **options)
+    with pytest.raises(ValueError, match="a teacher beside the student, a, b, got one of 'c'"):
+        given = {"a": teacher, "b": nn.Linear(5, 3)}
+        Distiller(nn.Linear(5, 3), given, criteria={"kd": losses.kd()}, cache={"c": cache})
+
+
+def test_one_of_several_teachers_may_have_a_cache(tmp_path):
+    inputs, index = torch.randn(8, 5), torch.tensor([6, 1, 3])
+    teachers = {"a": nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 3)), "b": nn.Linear(5, 3)}
+    cache = cached(tmp_path, teachers["a"], inputs)
+    options = {"teacher_features": {"a": {"feat": "0"}}, "criteria": {"kd": losses.kd()}, "weights": {"task": 0.0}}
+    student = nn.Linear(5, 3)
+    expected = Distiller(student, teachers, **options)(inputs[index], None, index)
+    step = Distiller(student, teachers, cache={"a": cache}, **options)(inputs[index], None, index)
+    torch.testing.assert_close(step.loss, expected.loss)
+    assert step.teacher_features.keys() == expected.teacher_features.keys()

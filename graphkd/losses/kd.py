@@ -1,7 +1,7 @@
 """Knowledge distillation (KD): the student's class probabilities follow the teacher's, softened by a temperature.
 
 Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", NIPS workshop 2014, arXiv:1503.02531. With logits
-standardised: Sun, Ren, Li, Wang, Cao, "Logit Standardization in Knowledge Distillation", CVPR 2024, arXiv:2403.01265.
+standardised: Sun, Ren, Li, Wang, Cao, "Logit Standardization in Knowledge Distillation", CVPR 2024, arXiv:2403.01427.
 """
 
 from functools import partial

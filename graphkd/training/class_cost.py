@@ -7,7 +7,8 @@ from lightning import LightningDataModule
 from torch import Tensor, nn
 
 from graphkd.class_cost import class_cost
-from graphkd.training.run import prepare_teacher
+from graphkd.training.processes import before_processes
+from graphkd.training.teacher import prepare_teacher
 from graphkd.typing import Real
 
 
@@ -51,6 +52,7 @@ def save_class_cost(
         ValueError: For a file that was made otherwise, and for what class_cost refuses.
     """
     prepare_teacher(teacher, teacher_checkpoint, data, teacher_epochs, seed, trainer or {})
+    before_processes("a class cost")
     data.prepare_data()
     data.setup("fit")
     return class_cost(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentParser
 from lightning import LightningDataModule
 
@@ -9,10 +10,12 @@ from graphkd import kept, snapshots
 from graphkd.distiller import Distiller
 from graphkd.inspection import write_page
 from graphkd.snapshots import Snapshot
-from graphkd.training.fit import CONFIG, LAST, infer_widths
+from graphkd.training.fit import infer_widths
+from graphkd.training.folder import CONFIG, HISTORY, LAST, PAGE, WEIGHTS, read_weights
 from graphkd.training.history import History
 from graphkd.training.module import DistillationModule
-from graphkd.training.run import HISTORY, PAGE, WEIGHTS, prepared, read_weights, train
+from graphkd.training.teacher import prepared
+from graphkd.training.train import train
 from graphkd.training.watch import FOLDER, Split, probe_of
 
 PARTS = ("student_features", "teacher_features", "criteria", "weights")
@@ -73,6 +76,10 @@ def _look(
     missing = [str(path) for path in (config, checkpoint) if not path.exists()]
     if missing:
         raise ValueError(f"needs snapshots, or a run's config and checkpoint, got no {' and no '.join(missing)}")
+    if "student" not in yaml.safe_load(config.read_text()):
+        raise ValueError(
+            f"needs a run of graphkd train, which compares two networks, got one of another command: {folder}"
+        )
     parser = ArgumentParser()
     parser.add_function_arguments(train, skip={"resume"}, fail_untyped=False)
     settings = parser.instantiate(parser.parse_path(config))

@@ -7,7 +7,7 @@ from lightning import Callback, LightningDataModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from graphkd import checks, snapshots
+from graphkd import checks, kept, snapshots
 from graphkd.distiller import Distiller
 from graphkd.inspection.figures import plan_figures
 from graphkd.memory import MemoryBank
@@ -68,9 +68,11 @@ class SaveSnapshots(Callback):
             self.probe = probe_of(data, pl_module.distiller, self.split)
         if trainer.global_step == 0:
             self._stride, self._taken = 1, {}
-        for path in snapshots.saved(self.folder):
-            if path.name not in self._taken.values():
-                path.unlink()
+        if trainer.is_global_zero:
+            kept.remove_parts(self.folder)
+            for path in snapshots.saved(self.folder):
+                if path.name not in self._taken.values():
+                    path.unlink()
         if not self._taken:
             self._take(trainer, pl_module, 0)
 

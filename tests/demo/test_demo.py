@@ -55,6 +55,7 @@ def test_results_name_config_versions_and_every_run(folder):
     assert record["teacher"]["accuracy"] > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - {"kd", "otgd"}))
 def test_every_method_trains_and_has_a_row(method, tmp_path, capsys):
     demo(methods=[method], seeds=1, epochs=1, student_width=2, out=str(tmp_path), progress=False)

@@ -9,7 +9,7 @@ from graphkd.datasets import DigitsData
 from graphkd.models import SmallCNN
 from graphkd.teachers import ema
 from graphkd.training import DistillationModule, evaluate, fit
-from graphkd.training.fit import LAST
+from graphkd.training.folder import LAST, METRICS
 from graphkd.training.schedules import ConstantThenCosine, LinearWarmup
 
 QUIET = {"enable_progress_bar": False}
@@ -116,15 +116,9 @@ def test_weights_that_are_numbers_are_not_logged(tmp_path):
     assert not any("weight/" in name for name in history.curves)
 
 
-def test_a_schedule_of_a_run_without_a_number_of_epochs_is_refused():
-    scheduled = module(weights={"kd": LinearWarmup(1.0, 2)})
-    with pytest.raises(ValueError, match="needs an epoch in 1..-1"):
-        fit(scheduled, small_data(), epochs=-1, max_steps=2, **QUIET)
-
-
-def test_the_checkpoint_has_no_teacher_and_nothing_but_one_file_is_kept(tmp_path):
+def test_the_checkpoint_has_no_teacher_and_nothing_but_it_and_the_curves_is_kept(tmp_path):
     fit(module(), small_data(), epochs=1, folder=tmp_path, **QUIET)
-    assert [path.name for path in tmp_path.iterdir()] == [LAST]
+    assert {path.name for path in tmp_path.iterdir()} == {LAST, METRICS}
     state = torch.load(tmp_path / LAST, weights_only=True)["state_dict"]
     assert any(key.startswith("distiller.student.") for key in state)
     assert not any("teacher" in key for key in state if not key.startswith("distiller.criteria."))
