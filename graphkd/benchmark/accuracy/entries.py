@@ -21,7 +21,7 @@ RATIO = "ratio"
 """The knob of every method that has no other: how hard it pulls at the student's features, relative to the task, where
 training begins (:func:`graphkd.suggest_weights`). So methods of any scale are searched alike."""
 
-RATIOS = (0.3, 1.0, 3.0, 10.0)
+RATIOS = (0.03, 0.3, 3.0, 30.0)
 
 
 class Given(NamedTuple):

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningDataModule, seed_everything
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from graphkd.balance import suggest_weights
@@ -15,10 +17,11 @@ from graphkd.benchmark.accuracy.entries import METHOD, RATIO, Entry, Given
 from graphkd.cache import TeacherCache, build_cache
 from graphkd.distiller import Distiller
 from graphkd.models.checkpoints import load_weights
-from graphkd.training.fit import infer_widths
+from graphkd.training.fit import fit, infer_widths
 from graphkd.training.folder import write_tensors
 from graphkd.training.module import DistillationModule
-from graphkd.training.run import run, train_teacher
+from graphkd.training.rates import CosineToZero
+from graphkd.training.run import train_teacher
 
 BINS = 15
 """Of the calibration error."""
@@ -90,7 +93,7 @@ class Images:
             build_cache(
                 where, teacher, data.train_view_dataloader, 1, features=features, dtype="float32", progress=False
             )
-        logits, labels = _answers(teacher, data)
+        logits, labels = _answers(teacher, data.test_dataloader())
         return {"score": _percent(logits.argmax(-1) == labels), "parameters": float(_count(teacher))}
 
     def train(self, entry: Entry, trial: Mapping[str, Any], seed: int, folder: Path, final: bool) -> dict[str, float]:
@@ -107,19 +110,21 @@ class Images:
             Numbers by name. What is compared is ``score``, the larger the better.
         """
         distiller = self.distiller(entry, trial, seed, folder)
-        data = self.data(seed)
-        result, history = run(distiller, data, epochs=self.epochs, seed=seed, **QUIET)
+        data = self._ready(seed)
+        module = DistillationModule(distiller, scheduler=partial(CosineToZero, T_max=self.epochs), seed=seed)
+        fit(module, data, epochs=self.epochs, limit_val_batches=0, **QUIET)
+        batches = data.test_dataloader if final else data.val_dataloader
+        logits, labels = _answers(distiller.student.eval(), batches())
         if not final:
-            return {"score": 100 * history.curves["val/accuracy"][-1]}
-        logits, labels = _answers(distiller.student.eval(), data)
-        taught, _ = _answers(self._taught(folder), data)
+            return {"score": _percent(logits.argmax(-1) == labels)}
+        taught, _ = _answers(self._taught(folder), batches())
         off = multiclass_calibration_error(logits.softmax(-1), labels, logits.shape[-1], n_bins=BINS)
         return {
             "score": _percent(logits.argmax(-1) == labels),
             "agreement": _percent(logits.argmax(-1) == taught.argmax(-1)),
             "calibration": 100 * float(off),
-            "parameters": float(result.parameters),
-            "extra_parameters": float(result.extra_parameters),
+            "parameters": float(_count(distiller.student)),
+            "extra_parameters": float(_count(distiller.criteria)),
         } | {f"weight of {name}": float(weight) for name, weight in distiller.weights.items()}
 
     def distiller(self, entry: Entry, trial: Mapping[str, Any], seed: int, folder: Path) -> Distiller:
@@ -169,11 +174,10 @@ class Images:
 
 
 @torch.no_grad()
-def _answers(model: nn.Module, data: Any) -> tuple[Tensor, Tensor]:
-    """Logits of the test images, and their labels."""
-    data.setup("test")
-    batches = [(model(images), labels) for images, labels in data.test_dataloader()]
-    return torch.cat([logits for logits, _ in batches]), torch.cat([labels for _, labels in batches])
+def _answers(model: nn.Module, batches: DataLoader) -> tuple[Tensor, Tensor]:
+    """Logits of images, and their labels."""
+    answers = [(model(images), labels) for images, labels in batches]
+    return torch.cat([logits for logits, _ in answers]), torch.cat([labels for _, labels in answers])
 
 
 def _percent(right: Tensor) -> float:

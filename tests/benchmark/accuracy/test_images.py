@@ -6,10 +6,10 @@ from functools import partial
 import pytest
 import torch
 
+from graphkd.benchmark.accuracy import images
 from graphkd.benchmark.accuracy.entries import ALONE, ENTRIES, METHOD, RATIOS
 from graphkd.benchmark.accuracy.suites import SUITES, perceptron
 from graphkd.models import SmallCNN
-from graphkd.training import run as training_run
 
 FEW = dataclasses.replace(SUITES["digits"]["labels10"], teacher=partial(SmallCNN, 6), epochs=2, teacher_epochs=3)
 FLAT = dataclasses.replace(SUITES["digits"]["perceptron"], teacher=partial(SmallCNN, 6), epochs=1, teacher_epochs=3)
@@ -94,7 +94,7 @@ def test_of_a_perceptron_only_those_are_refused_that_read_maps(tmp_path_factory)
 
 def test_a_teacher_is_not_run_while_students_are_trained(folder, monkeypatch):
     seen = []
-    step = training_run.fit
+    step = images.fit
 
     def fit(module, *options, **named):
         def forbidden(*options):
@@ -104,7 +104,7 @@ def test_a_teacher_is_not_run_while_students_are_trained(folder, monkeypatch):
         seen.append(module)
         return step(module, *options, **named)
 
-    monkeypatch.setattr(training_run, "fit", fit)
+    monkeypatch.setattr(images, "fit", fit)
     FEW.train(ENTRIES["kd"], {"temperature": 4.0}, 0, folder, final=False)
     assert len(seen) == 1
 

@@ -75,7 +75,7 @@ def test_a_setting_that_cannot_be_trained_is_not_chosen(place, tmp_path):
     found = run_all(tried, tmp_path, 1, "", progress=False)
     assert found[2]["score"] != found[2]["score"]
     assert json.loads(tried[2].file(tmp_path).read_text())["failed"] == "no luck"
-    assert chosen(JOB, [(job, found[i]) for i, job in enumerate(tried)]) == {"ratio": 0.3}
+    assert chosen(JOB, [(job, found[i]) for i, job in enumerate(tried)]) == {"ratio": 0.03}
     run_all(tried, tmp_path, 1, "", progress=False)
     assert len(place.made) == 4
     with pytest.raises(ValueError, match="digits/labels10, fgw: no setting could be trained, see failed in its runs"):
@@ -95,7 +95,7 @@ def test_the_best_mean_is_chosen_and_of_equal_ones_the_first(place):
     assert chosen(JOB, [(job, place.train(ENTRIES["fgw"], job.trial, job.seed, None, False)) for job in tried]) == {
         "ratio": 3.0
     }
-    assert chosen(JOB, [(job, {"score": 1.0}) for job in tried]) == {"ratio": 0.3}
+    assert chosen(JOB, [(job, {"score": 1.0}) for job in tried]) == {"ratio": 0.03}
     assert chosen(JOB._replace(entry="alone"), []) == {}
 
 
