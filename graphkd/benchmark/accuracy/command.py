@@ -11,13 +11,16 @@ from graphkd.benchmark.accuracy.ablations import ABLATIONS
 from graphkd.benchmark.accuracy.cost import costs
 from graphkd.benchmark.accuracy.entries import ENTRIES
 from graphkd.benchmark.accuracy.readme import replaced
-from graphkd.benchmark.accuracy.report import Line, cells, columns, lines, markdown, plot
+from graphkd.benchmark.accuracy.report import Line, lines, markdown, plot, table
 from graphkd.benchmark.accuracy.runs import Job, Numbers, chosen, run_all, tuning
 from graphkd.benchmark.accuracy.suites import SUITES
 from graphkd.benchmark.table import print_table
 from graphkd.training.record import commit, hardware, versions
 
 CIFAR100 = "cifar100"
+
+OURS = "fgw"
+"""What methods are compared with beside the suite's baseline."""
 
 SEEDS = {"digits": 10, "synthetic": 3, "sentences": 3}
 """How many are reported, unless asked for; of CIFAR-100 one."""
@@ -44,8 +47,9 @@ def benchmark_accuracy(
     hard the method pulls at the student's features, relative to the task (of knowledge distillation, whose weights are
     given, the temperature; of sentences, without a task, the learning rate); everything else is the recipe's default.
 
-    A run that was made before with the same definition is not made again, so the command may be interrupted, and given
-    again with more methods or seeds. Every run is in one thread, and a second one gives the same numbers.
+    A run that was made before with the same definition and teacher is not made again, so the command may be
+    interrupted, and given again with more methods or seeds. Every run is in one thread, and a second one gives the same
+    numbers.
 
     Args:
         suite: ``digits``, ``synthetic``, ``sentences``; or ``cifar100``, which runs the configs of the literature's
@@ -57,7 +61,7 @@ def benchmark_accuracy(
         seeds: How many seeds are reported; 10 for digits and 3 for the others by default.
         jobs: Processes.
         rounds: How often each method's step is timed.
-        out: Folder for runs, results.json, tables and plots.
+        out: Folder for the teacher, the log of runs, results.json, tables and plots.
         readme: A file in which the tables of this suite are replaced.
         configs: Of ``cifar100``: the folder of its configs.
         progress: Whether to show progress bars.
@@ -88,7 +92,7 @@ def benchmark_accuracy(
     count = SEEDS[suite] if seeds is None else seeds
     checks.at_least("seeds", count, 1)
     folder = Path(out)
-    teachers = {name: place.prepare(folder / suite / name) for name, place in places.items()}
+    teachers = {name: place.prepare(folder / suite) for name, place in places.items()}
     first = [
         Job(suite, name, method, {}, 0, final=False)
         for name, place in places.items()
@@ -109,8 +113,8 @@ def benchmark_accuracy(
             method: {job.seed: found[i] for i, job in enumerate(finals) if (job.setting, job.entry) == (name, method)}
             for method in mine
         }
-        cost = costs(suite, name, mine, folder / suite / name, rounds)
-        tables[name] = lines(by_seed, mine, cost, ablation or places[name].baseline)
+        cost = costs(suite, name, mine, folder / suite, rounds)
+        tables[name] = lines(by_seed, mine, cost, (places[name].baseline, OURS) if ablation is None else (ablation,))
     _keep(suite, ablation, teachers, tables, folder, readme)
     return tables
 
@@ -162,7 +166,7 @@ def _keep(
     text = []
     for name, rows in tables.items():
         place = SUITES[suite][name]
-        header, body = columns(place, rows, ablation or place.baseline), cells(rows)
+        header, body = table(place, rows)
         title = f"{place.title}; teacher {teachers[name]['score']:.2f}"
         print_table(f"{suite}, {name}: {title}", header, body, width=200)
         plot(place, rows, folder / what / f"{name}.png")

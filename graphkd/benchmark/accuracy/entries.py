@@ -6,10 +6,9 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from graphkd import losses
-from graphkd.class_cost import class_cost
 from graphkd.loss import Criterion
 
 Maps = Literal["never", "if there are any", "always"]
@@ -29,17 +28,17 @@ class Given(NamedTuple):
 
     Attributes:
         samples: Training samples.
-        teacher: The teacher.
-        teacher_features: Its features, by name.
-        batches: The training batches, in any order.
         maps: Names of feature maps.
+        class_cost: What it costs to move from class to class, as the teacher sees them.
     """
 
     samples: int
-    teacher: nn.Module
-    teacher_features: Mapping[str, Any]
-    batches: Callable[[], Any]
     maps: tuple[str, ...]
+    class_cost: Callable[[], Tensor]
+
+
+ANY = Given(samples=1, maps=("map",), class_cost=lambda: 1 - torch.eye(2))
+"""Something to build criteria on that are only looked at."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,10 @@ class Entry:
     same_width: bool = False
 
     def definition(self) -> dict[str, Any]:
-        """What numbers depend on, as plain values."""
-        return {"title": self.title, "knob": self.knob, "values": self.values, "weights": dict(self.weights)}
+        """What numbers depend on beside the knob's value, as plain values."""
+        knob = {} if self.knob == RATIO else {self.knob: next(iter(self.values))}
+        criteria = {name: repr(criterion) for name, criterion in self.criteria(ANY, **knob).items()}
+        return {"knob": self.knob, "weights": dict(self.weights), "criteria": criteria}
 
 
 def _recipe(title: str, kind: str, recipe: Callable[..., Criterion], maps: Maps = "never") -> Entry:
@@ -118,10 +119,7 @@ def _beside_kd(recipe: Callable[..., Criterion], given: Given) -> dict[str, Crit
 
 
 def _wkd_logits(given: Given) -> dict[str, Criterion]:
-    with torch.random.fork_rng():
-        feature = given.teacher_features["feat"]
-        cost = class_cost(given.teacher, given.batches(), feature=feature, progress=False)
-    return {METHOD: losses.wkd_logits(cost, tol=0.01)}
+    return {METHOD: losses.wkd_logits(given.class_cost(), tol=0.01)}
 
 
 ALONE = "alone"

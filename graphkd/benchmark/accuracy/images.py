@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from graphkd import kept
 from graphkd.balance import suggest_weights
 from graphkd.benchmark.accuracy.entries import METHOD, RATIO, Entry, Given
 from graphkd.cache import TeacherCache, build_cache
+from graphkd.class_cost import class_cost
 from graphkd.distiller import Distiller
 from graphkd.models.checkpoints import load_weights
 from graphkd.training.fit import fit, infer_widths
@@ -25,6 +27,8 @@ from graphkd.training.run import train_teacher
 
 BINS = 15
 """Of the calibration error."""
+
+TEACHER = "teacher.pt"
 
 QUIET: dict[str, Any] = {"enable_progress_bar": False}
 
@@ -69,6 +73,10 @@ class Images:
         plain = {name: getattr(self, name) for name in ("title", "samples", "epochs", "teacher_epochs", "tuning_seeds")}
         return plain | {"teacher": repr(self.teacher()), "student": repr(self.student())}
 
+    def source(self, folder: Path) -> str:
+        """What stands for the teacher's weights."""
+        return kept.digest(kept.read(folder / TEACHER))
+
     def refuses(self, entry: Entry) -> str:
         """Why a method cannot be tried here; empty if it can."""
         if entry.maps == "always" and not self.maps:
@@ -81,7 +89,7 @@ class Images:
 
     def prepare(self, folder: Path) -> dict[str, float]:
         """Train the teacher where it is not there yet, keep what it says of the training images, and measure it."""
-        path = folder / "teacher.pt"
+        path = folder / TEACHER
         if not path.exists():
             seed_everything(0, verbose=False)
             teacher = self.teacher()
@@ -132,7 +140,12 @@ class Images:
         teacher, data = self._taught(folder), self._ready(seed)
         maps = bool(self.maps) and entry.maps != "never"
         features = self._features("pool", maps)
-        given = Given(self.samples, teacher, features, data.train_dataloader, tuple(self.maps))
+
+        def relations() -> Tensor:
+            with torch.random.fork_rng():
+                return class_cost(teacher, data.train_dataloader(), feature="pool", progress=False)
+
+        given = Given(self.samples, tuple(self.maps), relations)
         seed_everything(seed, verbose=False)
         student = self.student()
         criteria = entry.criteria(given, **{name: value for name, value in trial.items() if name != RATIO})
@@ -157,7 +170,7 @@ class Images:
 
     def _taught(self, folder: Path) -> nn.Module:
         teacher = self.teacher()
-        load_weights(teacher, folder / "teacher.pt")
+        load_weights(teacher, folder / TEACHER)
         return teacher.eval()
 
     def _ready(self, seed: int) -> Any:

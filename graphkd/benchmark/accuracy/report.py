@@ -39,14 +39,14 @@ class Line(NamedTuple):
         name: Of the method.
         trial: Its setting.
         score: Over seeds.
-        gain: What it has over the baseline, seed by seed; None for the baseline itself.
+        gains: What it has over other methods, seed by seed, by their names.
         others: Means of other numbers.
     """
 
     name: str
     trial: dict[str, Any]
     score: Estimate
-    gain: Estimate | None
+    gains: dict[str, Estimate]
     others: dict[str, float]
 
 
@@ -54,7 +54,7 @@ def lines(
     found: Mapping[str, Mapping[int, Mapping[str, float]]],
     trials: Mapping[str, dict[str, Any]],
     costs: Mapping[str, Mapping[str, float]],
-    baseline: str,
+    baselines: Sequence[str],
 ) -> list[Line]:
     """A line for each method.
 
@@ -62,36 +62,37 @@ def lines(
         found: Numbers of the final runs, by method and seed.
         trials: The chosen settings.
         costs: What a step costs, by method.
-        baseline: Which of the methods the others are compared with.
+        baselines: Which of the methods the others are compared with, where they are among them.
     """
     result = []
     for name, by_seed in found.items():
         scores = {seed: numbers["score"] for seed, numbers in by_seed.items()}
-        shared = [seed for seed in scores if seed in found.get(baseline, {})]
-        gain = None
-        if name != baseline and shared:
-            gain = difference([scores[seed] for seed in shared], [found[baseline][seed]["score"] for seed in shared])
+        gains = {}
+        for baseline in baselines:
+            shared = [seed for seed in scores if seed in found.get(baseline, {})]
+            if name != baseline and shared:
+                theirs = [found[baseline][seed]["score"] for seed in shared]
+                gains[baseline] = difference([scores[seed] for seed in shared], theirs)
         others = {key: estimate([each[key] for each in by_seed.values()]).mean for key in next(iter(by_seed.values()))}
         others |= costs.get(name, {})
-        result.append(Line(name, trials[name], estimate(list(scores.values())), gain, others))
+        result.append(Line(name, trials[name], estimate(list(scores.values())), gains, others))
     return result
 
 
-def columns(setting: Setting, rows: Sequence[Line], baseline: str) -> list[str]:
-    """What heads the table."""
-    own = [title for key, title in OTHERS.items() if any(key in row.others for row in rows)]
-    return ["method", "chosen", setting.score, f"minus {EVERY[baseline].title.partition(',')[0]}", *own]
-
-
-def cells(rows: Sequence[Line]) -> list[list[str]]:
-    """The table's cells: mean ± deviation over seeds, and the paired difference ± half its 95 % interval."""
+def table(setting: Setting, rows: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells: mean ± deviation over seeds, and paired differences ± half their 95 % interval."""
     keys = [key for key in OTHERS if any(key in row.others for row in rows)]
-    return [
+    against = [row.name for row in rows if any(row.name in other.gains for other in rows)]
+    header = ["method", "chosen", setting.score, *(f"minus {EVERY[name].title.partition(',')[0]}" for name in against)]
+    return header + [OTHERS[key] for key in keys], [
         [
             EVERY[row.name].title,
             ", ".join(f"{knob} {value:g}" for knob, value in row.trial.items()),
             f"{row.score.mean:.2f} ± {row.score.deviation:.2f}",
-            "" if row.gain is None else f"{row.gain.mean:+.2f} ± {row.gain.half:.2f}",
+            *(
+                f"{row.gains[name].mean:+.2f} ± {row.gains[name].half:.2f}" if name in row.gains else ""
+                for name in against
+            ),
             *(_number(key, row.others[key]) if key in row.others else "" for key in keys),
         ]
         for row in rows

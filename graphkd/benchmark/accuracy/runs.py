@@ -1,6 +1,5 @@
 """All runs of the benchmark: what is to be run, what was run before, and processes that do the rest."""
 
-import json
 import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -12,16 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from graphkd import kept
 from graphkd.benchmark.accuracy.ablations import EVERY
 from graphkd.benchmark.accuracy.cost import one_thread
+from graphkd.benchmark.accuracy.log import FAILED, Log, Outcome
 from graphkd.benchmark.accuracy.suites import SUITES
-from graphkd.training.record import commit, versions
 
 Numbers = dict[str, float]
-
-FAILED = "failed"
-"""Where a run's file says why it came to no end."""
 
 
 class Job(NamedTuple):
@@ -43,11 +38,10 @@ class Job(NamedTuple):
     seed: int
     final: bool
 
-    def file(self, folder: Path) -> Path:
-        """Where its numbers are kept."""
-        trial = "_".join(f"{name}={value}" for name, value in self.trial.items()) or "default"
-        split = "test" if self.final else "validation"
-        return folder / self.suite / self.setting / self.entry / f"{split}_{trial}_seed{self.seed}.json"
+    @property
+    def run(self) -> dict[str, Any]:
+        """Which of a method's runs it is, as it is written down."""
+        return {"trial": self.trial, "seed": self.seed, "split": "test" if self.final else "validation"}
 
 
 def tuning(job: Job) -> list[Job]:
@@ -71,33 +65,46 @@ def chosen(job: Job, tried: Sequence[tuple[Job, Numbers]]) -> dict[str, Any]:
     possible = [score for score in scores if not math.isnan(score)]
     if not possible:
         raise ValueError(
-            f"{job.suite}/{job.setting}, {job.entry}: no setting could be trained, see {FAILED} in its runs"
+            f"{job.suite}/{job.setting}, {job.entry}: no setting could be trained, see {FAILED} in the log of its runs"
         )
     return trials[scores.index(max(possible))]
 
 
 def run_all(jobs: Sequence[Job], folder: Path, processes: int, title: str, progress: bool) -> dict[int, Numbers]:
-    """The numbers of each run, from its file where it was run before with the same definition.
+    """The numbers of each run, from the log where it was made before with the same definition.
 
-    A run on the test split that fails is a ``ValueError`` that names it; what other runs found is kept.
+    A setting that cannot be trained has the score NaN, and is not chosen then. A run on the test split that fails is a
+    ``ValueError`` that names it; what other runs found is kept.
     """
-    found: dict[int, Numbers] = {}
-    waiting: list[int] = []
+    logs = {place: _log(*place, folder) for place in {(job.suite, job.setting) for job in jobs}}
+    definitions = {name: EVERY[name].definition() for name in {job.entry for job in jobs}}
+    found: dict[int, Outcome] = {}
     for i, job in enumerate(jobs):
-        before = _read(job, folder)
-        if before is None:
-            waiting.append(i)
-        else:
+        before = logs[job.suite, job.setting].find(job.entry, definitions[job.entry], job.run)
+        if before is not None:
             found[i] = before
+    waiting = [i for i in range(len(jobs)) if i not in found]
     with _bar(progress) as bar:
         task = bar.add_task(title, total=len(jobs), completed=len(found), note="")
-        for i, numbers in _run([jobs[i] for i in waiting], folder, processes):
-            found[waiting[i]] = numbers
-            bar.update(task, advance=1, note=f"{jobs[waiting[i]].entry} {numbers['score']:.1f}")
-    return found
+        for k, outcome in _run([jobs[i] for i in waiting], folder, processes):
+            job = jobs[waiting[k]]
+            logs[job.suite, job.setting].add(job.entry, definitions[job.entry], job.run, outcome)
+            found[waiting[k]] = outcome
+            bar.update(task, advance=1, note=f"{job.entry} {_numbers(outcome)['score']:.1f}")
+    return {i: _numbers(outcome) for i, outcome in found.items()}
 
 
-def _run(jobs: Sequence[Job], folder: Path, processes: int) -> Iterator[tuple[int, Numbers]]:
+def _numbers(outcome: Outcome) -> Numbers:
+    return {"score": math.nan} if isinstance(outcome, str) else outcome
+
+
+def _log(suite: str, setting: str, folder: Path) -> Log:
+    place = SUITES[suite][setting]
+    made_with = {"setting": place.definition(), "source": place.source(folder / suite)}
+    return Log(folder / suite / f"{setting}.jsonl", made_with)
+
+
+def _run(jobs: Sequence[Job], folder: Path, processes: int) -> Iterator[tuple[int, Outcome]]:
     if processes == 1 or len(jobs) <= 1:
         with one_thread():
             yield from ((i, perform(job, folder)) for i, job in enumerate(jobs))
@@ -113,34 +120,15 @@ def _run(jobs: Sequence[Job], folder: Path, processes: int) -> Iterator[tuple[in
             raise
 
 
-def perform(job: Job, folder: Path) -> Numbers:
-    """Run a job and keep its numbers; of a setting that cannot be trained, which is not chosen then, that it cannot."""
+def perform(job: Job, folder: Path) -> Outcome:
+    """Run a job."""
     place = SUITES[job.suite][job.setting]
-    record = {"definition": _definition(job), "commit": commit(Path.cwd()), "versions": versions()}
     try:
-        numbers = place.train(EVERY[job.entry], job.trial, job.seed, folder / job.suite / job.setting, job.final)
+        return place.train(EVERY[job.entry], job.trial, job.seed, folder / job.suite, job.final)
     except ValueError as error:
         if job.final:
             raise ValueError(f"{job.suite}/{job.setting}, {job.entry} {job.trial}, seed {job.seed}: {error}") from error
-        numbers = {"score": math.nan}
-        record[FAILED] = str(error)
-    record["numbers"] = numbers
-    kept.write_text(job.file(folder), json.dumps(record, indent=1))
-    return numbers
-
-
-def _definition(job: Job) -> dict[str, Any]:
-    """What a run's numbers depend on, as JSON has it."""
-    what = {"place": SUITES[job.suite][job.setting].definition(), "method": EVERY[job.entry].definition()}
-    return json.loads(json.dumps({**job._asdict(), **what}))
-
-
-def _read(job: Job, folder: Path) -> Numbers | None:
-    path = job.file(folder)
-    if not path.exists():
-        return None
-    record = json.loads(path.read_text())
-    return record["numbers"] if record["definition"] == _definition(job) else None
+        return str(error)
 
 
 def _bar(shown: bool) -> Progress:

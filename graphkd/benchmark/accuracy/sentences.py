@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.functional.regression import spearman_corrcoef
 
 from graphkd import kept, metrics
-from graphkd.benchmark.accuracy.entries import Entry, Given
+from graphkd.benchmark.accuracy.entries import ANY, Entry
 from graphkd.datasets import docstrings
 from graphkd.distiller import Distiller
 from graphkd.models import BagOfWords
@@ -38,6 +38,8 @@ NEAR = 0.9
 """Cosine from which on two texts count as one: one of them in the other split is left out."""
 
 FOLDS = 16
+
+TEXTS = "texts.pt"
 
 FEATURES = {"feat": ":output.feat"}
 
@@ -71,6 +73,10 @@ class Sentences:
         """What numbers depend on, as plain values."""
         return {"title": self.title, "epochs": self.epochs, "every": self.every, "rates": self.rates}
 
+    def source(self, folder: Path) -> str:
+        """What stands for the texts and the teacher's embeddings."""
+        return kept.digest(kept.read(folder / TEXTS))
+
     def refuses(self, entry: Entry) -> str:
         """Why a method cannot be tried here; empty if it can."""
         if entry.maps == "always":
@@ -83,7 +89,7 @@ class Sentences:
 
     def prepare(self, folder: Path) -> dict[str, float]:
         """Embed the texts where that was not done yet."""
-        path = folder / "texts.pt"
+        path = folder / TEXTS
         if not path.exists():
             kept.write(path, _embedded(self.every))
         z = kept.read(path)["test"]["z"]
@@ -95,7 +101,7 @@ class Sentences:
         ``score`` is how many in a hundred of a text's ten nearest the student keeps, ``rank`` the rank correlation of
         cosines.
         """
-        found = kept.read(folder / "texts.pt")
+        found = kept.read(folder / TEXTS)
         distiller = self.distiller(entry, trial, seed, folder)
         if entry.kind != "alone":
             module = DistillationModule(
@@ -110,10 +116,10 @@ class Sentences:
 
     def distiller(self, entry: Entry, trial: Mapping[str, Any], seed: int, folder: Path) -> Distiller:
         """A student before its training."""
-        found = kept.read(folder / "texts.pt")
+        found = kept.read(folder / TEXTS)
         seed_everything(seed, verbose=False)
         student, teacher = _Student(found["words"], found["train"]["z"].shape[1]), _Teacher(found["train"]["z"])
-        given = Given(len(found["train"]["z"]), teacher, FEATURES, _Texts(found["train"], seed).loader, ())
+        given = ANY._replace(samples=len(found["train"]["z"]), maps=())
         criteria = entry.criteria(given)
         return Distiller(
             student,
@@ -126,7 +132,7 @@ class Sentences:
 
     def first_step(self, entry: Entry, trial: Mapping[str, Any], folder: Path) -> tuple[Distiller, Sequence[Any]]:
         """A student before its training, and its first batch."""
-        texts = _Texts(kept.read(folder / "texts.pt")["train"], 0)
+        texts = _Texts(kept.read(folder / TEXTS)["train"], 0)
         return self.distiller(entry, trial, 0, folder).train(), next(iter(texts.train_dataloader()))
 
 
@@ -164,9 +170,6 @@ class _Texts(LightningDataModule):
         self.part, self.seed = part, seed
 
     def train_dataloader(self) -> DataLoader:
-        return self.loader()
-
-    def loader(self) -> DataLoader:
         """Shuffled batches."""
         rows = torch.arange(len(self.part["ids"]))
         generator = torch.Generator().manual_seed(self.seed)

@@ -73,4 +73,4 @@ SUITES: dict[str, dict[str, Setting]] = {
     },
     "sentences": {"docstrings": Sentences()},
 }
-"""Suites by name, and in them settings by name."""
+"""Suites by name, and in them settings by name, which have their teacher in common."""

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from graphkd.benchmark.accuracy.ablations import ABLATIONS, EVERY, VARIANTS, same_class
-from graphkd.benchmark.accuracy.entries import ENTRIES, METHOD, Given
+from graphkd.benchmark.accuracy.entries import ANY, ENTRIES, METHOD
 from graphkd.reductions import PlanGap, PlanNLL
 
-GIVEN = Given(100, torch.nn.Identity(), {}, list, ())
+GIVEN = ANY._replace(samples=100, maps=())
 BATCH = (
     {"feat": torch.randn(20, 12), "logits": torch.randn(20, 10)},
     {

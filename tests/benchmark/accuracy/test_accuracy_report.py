@@ -1,4 +1,4 @@
-from graphkd.benchmark.accuracy.report import cells, columns, lines, markdown
+from graphkd.benchmark.accuracy.report import lines, markdown, table
 from graphkd.benchmark.accuracy.suites import SUITES
 
 FOUND = {
@@ -15,14 +15,15 @@ PLACE = SUITES["digits"]["labels10"]
 
 
 def test_differences_are_over_the_seeds_that_both_have():
-    kd, fgw = lines(FOUND, TRIALS, COSTS, "kd")
-    assert kd.gain is None
-    assert (fgw.gain.mean, fgw.gain.n, fgw.score.n) == (1.5, 2, 3)
+    kd, fgw = lines(FOUND, TRIALS, COSTS, ["kd", "fgw"])
+    assert kd.gains.keys() == {"fgw"} and fgw.gains.keys() == {"kd"}
+    assert (fgw.gains["kd"].mean, fgw.gains["kd"].n, fgw.score.n) == (1.5, 2, 3)
+    assert kd.gains["fgw"].mean == -1.5
 
 
 def test_cells_are_in_the_order_of_the_columns():
-    rows = lines(FOUND, TRIALS, COSTS, "kd")
-    assert columns(PLACE, rows, "kd") == [
+    header, cells = table(PLACE, lines(FOUND, TRIALS, COSTS, ["kd"]))
+    assert header == [
         "method",
         "chosen",
         "test accuracy, %",
@@ -31,16 +32,23 @@ def test_cells_are_in_the_order_of_the_columns():
         "time of a step",
         "memory of a step, MiB",
     ]
-    assert cells(rows) == [
+    assert cells == [
         ["KD, CE 1, KD 1", "temperature 4", "91.00 ± 1.41", "", "92.0", "1.50", "2.0"],
         ["FGW", "ratio 0.3", "85.00 ± 13.08", "+1.50 ± 6.35", "90.0", "3.25", "4.0"],
     ]
 
 
 def test_a_method_without_partner_seeds_has_no_difference():
-    (fgw,) = lines({"fgw": FOUND["fgw"]}, TRIALS, COSTS, "kd")
-    assert fgw.gain is None
-    assert cells([fgw])[0][3] == ""
+    (fgw,) = lines({"fgw": FOUND["fgw"]}, TRIALS, COSTS, ["kd", "fgw"])
+    assert fgw.gains == {}
+    header, _ = table(PLACE, [fgw])
+    assert not [title for title in header if title.startswith("minus")]
+
+
+def test_each_row_is_compared_with_each_baseline_but_itself():
+    header, cells = table(PLACE, lines(FOUND, TRIALS, COSTS, ["kd", "fgw"]))
+    assert header[3:5] == ["minus KD", "minus FGW"]
+    assert [row[3:5] for row in cells] == [["", "-1.50 ± 6.35"], ["+1.50 ± 6.35", ""]]
 
 
 def test_the_table_is_markdown():

@@ -12,6 +12,10 @@ from graphkd.benchmark.accuracy.suites import SUITES
 JOB = Job("digits", "labels10", "fgw", {"ratio": 1.0}, 0, final=True)
 
 
+def _lines(folder):
+    return [json.loads(line) for line in (folder / "digits/labels10.jsonl").read_text().splitlines()]
+
+
 class Place:
     """A setting whose scores are known; counts its runs."""
 
@@ -23,6 +27,9 @@ class Place:
 
     def definition(self):
         return {"epochs": self.epochs}
+
+    def source(self, folder):
+        return "weights"
 
     def trials(self, entry):
         return [{entry.knob: value} for value in entry.values] or [{}]
@@ -52,9 +59,10 @@ def test_what_was_run_is_not_run_again_unless_it_is_defined_otherwise(place, tmp
     place.epochs = 4
     run_all(jobs[:1], tmp_path, 1, "", progress=False)
     assert len(place.made) == 5
-    record = json.loads(jobs[0].file(tmp_path).read_text())
-    assert record["definition"]["place"] == {"epochs": 4}
-    assert record["versions"]["torch"]
+    head, run = _lines(tmp_path)[-2:]
+    assert head["made_with"] == {"setting": {"epochs": 4}, "source": "weights"}
+    assert head["versions"]["torch"] and head["hardware"]["cpus"] and "commit" in head
+    assert (run["method"], run["run"]) == ("fgw", {"trial": {"ratio": 1.0}, "seed": 0, "split": "test"})
 
 
 def test_runs_for_choosing_and_for_reporting_are_apart(place, tmp_path):
@@ -65,7 +73,7 @@ def test_runs_for_choosing_and_for_reporting_are_apart(place, tmp_path):
 def test_a_run_that_fails_is_named_and_the_others_are_kept(place, tmp_path):
     with pytest.raises(ValueError, match=r"digits/labels10, fgw \{'ratio': 1.0\}, seed 13: no luck"):
         run_all([JOB, JOB._replace(seed=13)], tmp_path, 1, "", progress=False)
-    assert JOB.file(tmp_path).exists()
+    assert [line["run"]["seed"] for line in _lines(tmp_path)[1:]] == [0]
 
 
 def test_a_setting_that_cannot_be_trained_is_not_chosen(place, tmp_path):
@@ -74,11 +82,13 @@ def test_a_setting_that_cannot_be_trained_is_not_chosen(place, tmp_path):
     tried[2] = tried[2]._replace(seed=13)
     found = run_all(tried, tmp_path, 1, "", progress=False)
     assert found[2]["score"] != found[2]["score"]
-    assert json.loads(tried[2].file(tmp_path).read_text())["failed"] == "no luck"
+    assert _lines(tmp_path)[3]["failed"] == "no luck"
     assert chosen(JOB, [(job, found[i]) for i, job in enumerate(tried)]) == {"ratio": 0.03}
     run_all(tried, tmp_path, 1, "", progress=False)
     assert len(place.made) == 4
-    with pytest.raises(ValueError, match="digits/labels10, fgw: no setting could be trained, see failed in its runs"):
+    with pytest.raises(
+        ValueError, match="digits/labels10, fgw: no setting could be trained, see failed in the log of its runs"
+    ):
         chosen(JOB, [(job, found[2]) for job in tried])
 
 
