@@ -20,29 +20,36 @@ class VGG(nn.Module):
     """Five stages of 3 x 3 convolutions with a maximum over 2 x 2 after each of the first three, and a classifier.
 
     Modules to take features from: ``block0`` to ``block4``, the last map of each stage after its ReLU and before the
-    maximum; ``pool``, the vector (n 512); ``classifier``. Before the ReLU, the map of a stage of two convolutions is
-    ``block4.4``: each convolution has three modules. Images of 64 pixels are halved a fourth time, after ``block3``,
-    as in the authors' code.
+    maximum; ``pool``, the vector (n 512), of the last stage's width; ``classifier``. Before the ReLU, the map of a
+    stage of two convolutions is ``block4.4``: each convolution has three modules. Images of 64 pixels are halved a
+    fourth time, after ``block3``, as in the authors' code.
 
     Args:
         convolutions: Convolutions of each stage.
         num_classes: Classes.
+        widths: Channels of each stage; the published ones unless given.
 
     >>> VGG((1, 1, 1, 1, 2), num_classes=10).classifier
     Linear(in_features=512, out_features=10, bias=True)
     """
 
-    def __init__(self, convolutions: tuple[int, int, int, int, int], num_classes: int = 100) -> None:
+    def __init__(
+        self,
+        convolutions: tuple[int, int, int, int, int],
+        num_classes: int = 100,
+        widths: tuple[int, int, int, int, int] = WIDTHS,
+    ) -> None:
         super().__init__()
         checks.at_least("convolutions", min(convolutions), 1)
         checks.at_least("num_classes", num_classes, 1)
-        self.block0 = _stage(convolutions[0], 3, WIDTHS[0])
-        self.block1 = _stage(convolutions[1], WIDTHS[0], WIDTHS[1])
-        self.block2 = _stage(convolutions[2], WIDTHS[1], WIDTHS[2])
-        self.block3 = _stage(convolutions[3], WIDTHS[2], WIDTHS[3])
-        self.block4 = _stage(convolutions[4], WIDTHS[3], WIDTHS[4])
+        checks.at_least("widths", min(widths), 1)
+        self.block0 = _stage(convolutions[0], 3, widths[0])
+        self.block1 = _stage(convolutions[1], widths[0], widths[1])
+        self.block2 = _stage(convolutions[2], widths[1], widths[2])
+        self.block3 = _stage(convolutions[3], widths[2], widths[3])
+        self.block4 = _stage(convolutions[4], widths[3], widths[4])
         self.pool = global_pool()
-        self.classifier = nn.Linear(WIDTHS[4], num_classes)
+        self.classifier = nn.Linear(widths[4], num_classes)
         he_convolutions(self)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)

@@ -35,6 +35,15 @@ def test_the_classifier_begins_small():
     assert classifier.bias.abs().max() == 0
 
 
-def test_a_stage_without_convolutions_is_refused():
+def test_a_stage_without_convolutions_or_channels_is_refused():
     with pytest.raises(ValueError, match="convolutions needs an integer of at least 1, got 0"):
         VGG((1, 1, 0, 1, 1))
+    with pytest.raises(ValueError, match="widths needs an integer of at least 1, got 0"):
+        VGG((1, 1, 1, 1, 1), widths=(1, 2, 3, 0, 5))
+
+
+def test_widths_are_those_of_the_stages():
+    model = VGG((1, 1, 2, 1, 1), num_classes=5, widths=(1, 2, 3, 4, 6))
+    shapes = [tuple(getattr(model, f"block{i}")[-3].weight.shape[:2]) for i in range(5)]
+    assert shapes == [(1, 3), (2, 1), (3, 3), (4, 3), (6, 4)]
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 5) and model.classifier.in_features == 6

@@ -170,7 +170,7 @@ def _keep(
         title = f"{place.title}; teacher {teachers[name]['score']:.2f}"
         print_table(f"{suite}, {name}: {title}", header, body, width=200)
         plot(place, rows, folder / what / f"{name}.png")
-        text.append(f"**{name}**: {title}\n\n{markdown(header, body)}\n")
+        text.append(f"<details><summary><b>{name}</b>: {title}</summary>\n\n{markdown(header, body)}\n\n</details>\n")
     kept.write_text(folder / what / "table.md", "\n".join(text))
     content = {name: [row._asdict() for row in rows] for name, rows in tables.items()}
     kept.write_text(

@@ -11,7 +11,7 @@ from torch import nn
 from graphkd.benchmark.accuracy.images import Images
 from graphkd.benchmark.accuracy.sentences import Sentences
 from graphkd.datasets import DigitsData, SyntheticData
-from graphkd.models import SmallCNN
+from graphkd.models import VGG, SmallCNN
 
 Setting = Images | Sentences
 """What methods are compared on."""
@@ -47,7 +47,11 @@ def _digits(title: str, student: Callable[[], nn.Module], labels: int | None, **
 
 def _flowers(seed: int) -> LightningDataModule:
     """Synthetic images as they are, of which some are held out to choose settings on."""
-    return SyntheticData(40, 20, validation=500, seed=seed, augment=False, views=1, with_index=True)
+    return SyntheticData(40, 20, validation=1000, seed=seed, augment=False, views=1, with_index=True)
+
+
+def _vgg(width: int) -> nn.Module:
+    return VGG((1, 1, 1, 1, 1), 100, (width, 2 * width, 4 * width, 6 * width, 6 * width))
 
 
 SUITES: dict[str, dict[str, Setting]] = {
@@ -59,15 +63,15 @@ SUITES: dict[str, dict[str, Setting]] = {
     },
     "synthetic": {
         "flowers": Images(
-            "100 classes in 20 super-classes, 32 x 32; a CNN of six channels",
-            teacher=partial(SmallCNN, 24, 100, 3),
-            student=partial(SmallCNN, 6, 100, 3),
+            "100 classes in 20 super-classes, 32 x 32; a narrow VGG-8 from a wider one",
+            teacher=partial(_vgg, 16),
+            student=partial(_vgg, 6),
             data=_flowers,
-            teacher_data=partial(_flowers, 0),
-            samples=3500,
-            epochs=20,
-            teacher_epochs=30,
-            maps=MAPS,
+            teacher_data=partial(SyntheticData, 200, 20),
+            samples=3000,
+            epochs=15,
+            teacher_epochs=12,
+            maps={"low": "block1", "middle": "block2", "map": "block4"},
             tuning_seeds=(1000,),
         )
     },
