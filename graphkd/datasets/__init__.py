@@ -6,5 +6,6 @@ from graphkd.datasets.digits import DigitsData as DigitsData
 from graphkd.datasets.image_folder import ImageFolderData as ImageFolderData
 from graphkd.datasets.imagenet import ImageNetData as ImageNetData
 from graphkd.datasets.synthetic import SyntheticData as SyntheticData
+from graphkd.datasets.tensor_data import TensorData as TensorData
 from graphkd.datasets.texts import docstrings as docstrings
 from graphkd.datasets.tiny_imagenet import TinyImageNetData as TinyImageNetData

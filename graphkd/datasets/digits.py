@@ -4,22 +4,15 @@ Alpaydin, Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learn
 """
 
 import torch
-from lightning import LightningDataModule
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
 
-from graphkd import checks
-from graphkd.datasets.sampling import EpochShuffle, InOrder
-from graphkd.datasets.splitting import few_labels
-
-Images = tuple[Tensor, Tensor]
+from graphkd.datasets.tensor_data import Labelled, TensorData
 
 TRAIN, VALIDATION, TEST = 1000, 200, 597
 
 
-class DigitsData(LightningDataModule):
+class DigitsData(TensorData):
     """Digits in a fixed split: 1000 to train on, 200 to choose settings on, 597 to test on once.
 
     Nothing is augmented, so each image has one view.
@@ -42,7 +35,6 @@ class DigitsData(LightningDataModule):
     """
 
     num_classes = 10
-    views = 1
 
     def __init__(
         self,
@@ -52,45 +44,10 @@ class DigitsData(LightningDataModule):
         with_index: bool = False,
         with_view: bool = False,
     ) -> None:
-        super().__init__()
-        checks.at_least("batch_size", batch_size, 1)
-        self.batch_size, self.seed, self.with_index, self.with_view = batch_size, seed, with_index, with_view
-        self.train, self.validation, self.test = _splits()
-        if labels_per_class is not None:
-            self.train = (self.train[0], few_labels(self.train[1], labels_per_class, seed))
-
-    def train_dataloader(self) -> DataLoader:
-        """Shuffled batches, differently in each epoch."""
-        index = torch.arange(len(self.train[1]))
-        more = [index, torch.zeros_like(index)] if self.with_view else [index] if self.with_index else []
-        # A generator of its own, so that starting an epoch draws nothing from the global one.
-        return DataLoader(
-            TensorDataset(*self.train, *more),
-            self.batch_size,
-            sampler=EpochShuffle(len(index), self.seed, self.batch_size),
-            generator=torch.Generator().manual_seed(self.seed),
-        )
-
-    def train_view_dataloader(self, view: int = 0) -> DataLoader:
-        """The training images in order, as (images, labels, index).
-
-        Raises:
-            ValueError: For another view than 0, the only one.
-        """
-        if view != 0:
-            raise ValueError(f"needs a view in 0..0, since nothing is augmented, got {view}")
-        return _in_order(*self.train, torch.arange(len(self.train[1])))
-
-    def val_dataloader(self) -> DataLoader:
-        """The images that settings are chosen on."""
-        return _in_order(*self.validation)
-
-    def test_dataloader(self) -> DataLoader:
-        """The images that nothing is chosen on."""
-        return _in_order(*self.test)
+        super().__init__(*_splits(), labels_per_class, batch_size, seed, with_index, with_view)
 
 
-def _splits() -> tuple[Images, Images, Images]:
+def _splits() -> tuple[Labelled, Labelled, Labelled]:
     pixels, digits = load_digits(return_X_y=True)
     images = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
     images = (images - 0.305) / 0.376  # mean and deviation of all pixels
@@ -98,8 +55,3 @@ def _splits() -> tuple[Images, Images, Images]:
     rest, test = train_test_split(range(len(labels)), test_size=TEST, random_state=0, stratify=labels)
     train, validation = train_test_split(rest, test_size=VALIDATION, random_state=0, stratify=labels[rest])
     return tuple((images[part], labels[part]) for part in (train, validation, test))  # pyright: ignore
-
-
-def _in_order(*tensors: Tensor) -> DataLoader:
-    dataset = TensorDataset(*tensors)
-    return DataLoader(dataset, 256, sampler=InOrder(len(dataset)), generator=torch.Generator().manual_seed(0))

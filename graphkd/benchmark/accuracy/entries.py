@@ -118,8 +118,8 @@ def _beside_kd(recipe: Callable[..., Criterion], given: Given) -> dict[str, Crit
     return {"kd": losses.kd(), METHOD: recipe()}
 
 
-def _wkd_logits(given: Given) -> dict[str, Criterion]:
-    return {METHOD: losses.wkd_logits(given.class_cost(), tol=0.01)}
+def _wkd_logits(given: Given, transport_weight: float) -> dict[str, Criterion]:
+    return {METHOD: losses.wkd_logits(given.class_cost(), transport_weight=transport_weight, tol=0.01)}
 
 
 ALONE = "alone"
@@ -152,7 +152,9 @@ ENTRIES: dict[str, Entry] = {
     "gaussian_w2": _recipe("Gaussian W2", "transport", losses.gaussian_w2),
     "kd2m": _recipe("KD2M", "transport", losses.kd2m),
     "rtot": _recipe("RTOT", "transport", losses.rtot),
-    "wkd_logits": Entry("WKD-L", "transport", _wkd_logits, classes=True),
+    "wkd_logits": Entry(
+        "WKD-L", "transport", _wkd_logits, "transport_weight", (10.0, 30.0, 100.0, 300.0), {METHOD: 1.0}, classes=True
+    ),
     "wkd_features": _recipe("WKD-F", "transport", losses.wkd_features, "always"),
     "wcord": _with_memory("WCoRD", losses.wcord, num_negatives=512),
     "otgd": _recipe("OTGD", "transport", losses.otgd),
