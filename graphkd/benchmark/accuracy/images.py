@@ -46,6 +46,7 @@ class Images:
         teacher_data: The teacher's, with all labels.
         samples: Training images.
         epochs: Of the student.
+        rate: Of the student's learning, to begin with.
         teacher_epochs: Of the teacher.
         student_feat: The module that gives the student's features; the teacher's are those of ``pool``.
         maps: Modules that give feature maps, the same in both networks; none where the student has none.
@@ -62,6 +63,7 @@ class Images:
     teacher_epochs: int
     student_feat: str = "pool"
     maps: Mapping[str, str] = field(default_factory=dict[str, str])
+    rate: float = 0.05
     tuning_seeds: tuple[int, ...] = (1000, 1001)
 
     score = "test accuracy, %"
@@ -70,8 +72,11 @@ class Images:
 
     def definition(self) -> dict[str, Any]:
         """What numbers depend on, as plain values."""
-        plain = {name: getattr(self, name) for name in ("title", "samples", "epochs", "teacher_epochs", "tuning_seeds")}
-        return plain | {"teacher": repr(self.teacher()), "student": repr(self.student())}
+        names = ("title", "samples", "epochs", "rate", "teacher_epochs", "tuning_seeds")
+        return {name: getattr(self, name) for name in names} | {
+            "teacher": repr(self.teacher()),
+            "student": repr(self.student()),
+        }
 
     def source(self, folder: Path) -> str:
         """What stands for the teacher's weights."""
@@ -119,7 +124,8 @@ class Images:
         """
         distiller = self.distiller(entry, trial, seed, folder)
         data = self._ready(seed)
-        module = DistillationModule(distiller, scheduler=partial(CosineToZero, T_max=self.epochs), seed=seed)
+        optimizer = partial(torch.optim.SGD, lr=self.rate, momentum=0.9, weight_decay=5e-4)
+        module = DistillationModule(distiller, optimizer, partial(CosineToZero, T_max=self.epochs), seed)
         fit(module, data, epochs=self.epochs, limit_val_batches=0, **QUIET)
         batches = data.test_dataloader if final else data.val_dataloader
         logits, labels = _answers(distiller.student.eval(), batches())

@@ -80,9 +80,9 @@ SUITES: dict[str, dict[str, Setting]] = {
             teacher_data=partial(SyntheticData, 200, 20, data_seed=1),
             samples=3000,
             epochs=30,
+            rate=0.02,
             teacher_epochs=12,
             maps={"low": "block1", "middle": "block2", "map": "block4"},
-            tuning_seeds=(1000,),
         )
     },
     "sentences": {"docstrings": Sentences()},

@@ -57,6 +57,22 @@ def _with_validation(data, labels):
     return data
 
 
+def test_the_rate_is_that_of_the_students_learning(folder):
+    entry, trial = ENTRIES["kd"], {"temperature": 4.0}
+    still = dataclasses.replace(FEW, rate=1e-9)
+    assert still.train(entry, trial, 0, folder, final=True)["score"] < 30
+    assert FEW.train(entry, trial, 0, folder, final=True)["score"] > 30
+
+
+def test_the_flowers_of_students_are_not_the_teachers():
+    place = SUITES["synthetic"]["flowers"]
+    data = place.data(0)
+    assert len(data.train[0]) == place.samples == 3000 and data.num_classes == 100
+    images = torch.cat([part[0] for part in (data.train, data.validation, data.test)])
+    assert len({image.numpy().tobytes() for image in images}) == 6000
+    assert place.teacher_data().data_seed != 0
+
+
 def test_the_ratio_sets_the_weight_of_the_method_and_no_other(folder):
     entry = ENTRIES["fgw_kd"]
     weights = [FEW.distiller(entry, {"ratio": ratio}, 0, folder).weights for ratio in (1.0, 3.0)]
