@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ def benchmark_accuracy(
         }
         cost = costs(suite, name, mine, folder / suite, rounds)
         tables[name] = lines(by_seed, mine, cost, (places[name].baseline, OURS) if ablation is None else (ablation,))
-    _keep(suite, ablation, teachers, tables, folder, readme)
+    asked = _command(suite=suite, settings=settings, methods=methods, ablation=ablation, seeds=count)
+    _keep(asked, suite, ablation, teachers, tables, folder, readme)
     return tables
 
 
@@ -151,7 +153,18 @@ def _chosen(first: Sequence[Job], folder: Path, jobs: int, progress: bool) -> di
     return {(job.setting, job.entry): chosen(job, by_method.get((job.setting, job.entry), [])) for job in first}
 
 
+def _command(**options: Any) -> str:
+    """The command that makes the same tables, with the options that are not empty.
+
+    >>> _command(suite="digits", methods=["kd", "fgw"], ablation=None)
+    'graphkd benchmark accuracy --suite digits --methods kd fgw'
+    """
+    words = {name: value if isinstance(value, list | tuple) else [value] for name, value in options.items() if value}
+    return " ".join(["graphkd benchmark accuracy", *(f"--{k} {' '.join(map(str, v))}" for k, v in words.items())])
+
+
 def _keep(
+    asked: str,
     suite: str,
     ablation: str | None,
     teachers: Mapping[str, Mapping[str, float]],
@@ -160,10 +173,10 @@ def _keep(
     readme: str | None,
 ) -> None:
     """Print the tables, and write them, the plots, and what they were made with."""
-    record = {"versions": versions(), "commit": commit(Path.cwd()), "hardware": hardware()}
+    record = {"command": asked, "versions": versions(), "commit": commit(Path.cwd()), "hardware": hardware()}
     what = suite if ablation is None else f"{suite}_{ablation}"
     (folder / what).mkdir(parents=True, exist_ok=True)
-    text = []
+    text = [f"`{asked}`, graphkd {version('graphkd')}, torch {version('torch')}\n"]
     for name, rows in tables.items():
         place = SUITES[suite][name]
         header, body = table(place, rows)

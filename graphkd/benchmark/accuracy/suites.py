@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from graphkd.benchmark.accuracy.images import Images
 from graphkd.benchmark.accuracy.sentences import Sentences
 from graphkd.datasets import DigitsData, SyntheticData, TensorData
+from graphkd.datasets.tensor_data import Labelled
 from graphkd.models import VGG, SmallCNN
 
 Setting = Images | Sentences
@@ -48,10 +49,11 @@ def _digits(title: str, student: Callable[[], nn.Module], labels: int | None, **
 
 
 @cache
-def _flowers() -> list[tuple[Tensor, Tensor]]:
+def _flowers() -> tuple[Labelled, Labelled, Labelled]:
     """Synthetic images as they are: to train on, to choose settings on, and to test on."""
     parts = SyntheticData(40, 20, validation=1000, augment=False).parts
-    return [(torch.stack([sample.image for sample in part]), part.labels) for part in parts]  # pyright: ignore
+    train, validation, test = ((torch.stack([part[i].image for i in range(len(part))]), part.labels) for part in parts)
+    return train, validation, test
 
 
 class _HalvedVGG(VGG):

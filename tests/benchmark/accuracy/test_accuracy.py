@@ -54,6 +54,7 @@ def test_what_methods_are_compared_with_is_there_and_all_have_their_numbers(done
 def test_numbers_are_kept_with_what_they_were_made_with(done):
     folder, tables = done
     kept = json.loads((folder / "out/digits/results.json").read_text())
+    assert kept["command"].startswith("graphkd benchmark accuracy --suite digits")
     assert kept["versions"]["torch"] and kept["hardware"]["cpus"] and "commit" in kept
     assert kept["teachers"]["labels10"]["score"] > 50
     scores = {row["name"]: row["score"][0] for row in kept["tables"]["labels10"]}
@@ -68,6 +69,7 @@ def test_the_table_is_written_and_stands_in_the_readme(done):
     gain = otgd.gains["kd"]
     line = next(line for line in table.splitlines() if line.startswith("| OTGD and KD |"))
     assert f"| {otgd.score.mean:.2f} ± {otgd.score.deviation:.2f} | {gain.mean:+.2f} ± {gain.half:.2f} |" in line
+    assert table.startswith("`graphkd benchmark accuracy --suite digits --methods alone otgd_kd --seeds 2`, graphkd ")
     assert table.count("| minus KD |") == 1
     readme = (folder / "README.md").read_text()
     assert readme == f"before\n<!-- accuracy digits -->\n{table.strip()}\n<!-- end of accuracy digits -->\nafter\n"
