@@ -133,5 +133,7 @@ def plot(setting: Setting, rows: Sequence[Line], file: Path) -> None:
     for kind in kinds:
         axes.plot([], [], "o", color=COLOURS[kind], label=kind)
     axes.set(title=setting.title, ylabel=setting.score, xlabel=f"time of a step, {setting.cheapest} = 1", xscale="log")
-    axes.legend(fontsize="small")
+    for formatted in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatted("{x:g}")
+    figure.legend(fontsize="small", loc="outside right upper")
     figure.savefig(file, dpi=120)
