@@ -80,11 +80,11 @@ def _recipe(title: str, kind: str, recipe: Callable[..., Criterion], maps: Maps 
     return Entry(title, kind, lambda given: {METHOD: recipe()}, maps=maps)
 
 
-def _with_memory(title: str, recipe: Callable[..., Criterion], **options: Any) -> Entry:
+def _with_memory(title: str, kind: str, recipe: Callable[..., Criterion], **options: Any) -> Entry:
     def criteria(given: Given) -> dict[str, Criterion]:
         return {METHOD: recipe(num_samples=given.samples, **options)}
 
-    return Entry(title, "contrast", criteria)
+    return Entry(title, kind, criteria)
 
 
 def _of_maps(title: str, recipe: Callable[..., Criterion]) -> Entry:
@@ -143,8 +143,8 @@ ENTRIES: dict[str, Entry] = {
     "cc": _recipe("CC", "relations", losses.cc),
     "irg": _recipe("IRG", "relations", losses.irg),
     "ega": _recipe("EGA", "relations", losses.ega),
-    "crd": _with_memory("CRD", losses.crd, num_negatives=512),
-    "hkd": _with_memory("HKD", losses.hkd, num_negatives=512),
+    "crd": _with_memory("CRD", "contrast", losses.crd, num_negatives=512),
+    "hkd": _with_memory("HKD", "contrast", losses.hkd, num_negatives=512),
     "dcd": _recipe("DCD", "contrast", losses.dcd),
     "info_nce": _recipe("InfoNCE", "contrast", losses.info_nce),
     "rrd": _recipe("RRD", "contrast", partial(losses.rrd, queue_size=512)),
@@ -156,7 +156,7 @@ ENTRIES: dict[str, Entry] = {
         "WKD-L", "transport", _wkd_logits, "transport_weight", (10.0, 30.0, 100.0, 300.0), {METHOD: 1.0}, classes=True
     ),
     "wkd_features": _recipe("WKD-F", "transport", losses.wkd_features, "always"),
-    "wcord": _with_memory("WCoRD", losses.wcord, num_negatives=512),
+    "wcord": _with_memory("WCoRD", "transport", losses.wcord, num_negatives=512),
     "otgd": _recipe("OTGD", "transport", losses.otgd),
     "otgd_kd": Entry("OTGD and KD", "transport", partial(_beside_kd, losses.otgd), weights={"kd": 1.0}, classes=True),
     "plan_matching": _recipe("plan matching", "ours", losses.plan_matching),
