@@ -149,13 +149,14 @@ ends(start(*options, "--out", str(place / "whole")))
 generator, step, steps, kills, parts = random.Random(0), -1, set(), 0, 0
 running = start(*options, "--out", str(cut))
 while kills < 20:
-    before = changed(last)
-    if kills % 5 == 4:
-        time.sleep(generator.uniform(0, 2))  # while it starts
-    else:
-        while changed(last) == before and not ended(running):
-            time.sleep(0.001)
-        time.sleep(generator.uniform(0, 0.3))
+    # After one to three checkpoints, however fast the machine is, or earlier, while it starts.
+    seen, left = changed(last), generator.randint(1, 3)
+    until = time.monotonic() + (generator.uniform(0, 2) if kills % 5 == 4 else 60)
+    while left and time.monotonic() < until and not ended(running):
+        time.sleep(0.001)
+        left -= changed(last) != seen
+        seen = changed(last)
+    time.sleep(generator.uniform(0, 0.02))
     try:
         os.kill(running, signal.SIGKILL)
         os.waitpid(running, 0)
