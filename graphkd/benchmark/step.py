@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphkd import checks
-from graphkd.benchmark.accuracy.entries import ENTRIES, METHOD, RATIO, Given
+from graphkd.benchmark.accuracy.entries import ENTRIES, METHOD, Given
 from graphkd.benchmark.accuracy.report import COLOURS
 from graphkd.benchmark.table import print_table
 from graphkd.benchmark.timing import Timing, paired_ratio, time_together
@@ -117,9 +117,7 @@ def _student_step(batch_size: int, device: torch.device) -> Callable[[], object]
 def _criterion(name: str) -> Criterion:
     """A method's criterion; the costs of classes are random numbers."""
     given = Given(SAMPLES, ("map",), lambda: torch.rand(CLASSES, CLASSES).fill_diagonal_(0.0))
-    entry = ENTRIES[name]
-    options = {} if entry.knob == RATIO else {entry.knob: entry.values[0]}
-    return entry.criteria(given, **options)[METHOD]
+    return ENTRIES[name].example(given)[METHOD]
 
 
 def _criterion_step(criterion: Criterion, batch_size: int, width: int, device: torch.device) -> Callable[[], object]:

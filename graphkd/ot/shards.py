@@ -17,7 +17,7 @@ from torch import distributed as dist
 from graphkd import checks, parallel
 from graphkd.ot.absorbed import DRIFT, Absorbed
 from graphkd.ot.domains import SPREAD, Array, DomainName, Log, Scaling
-from graphkd.ot.gradients import Gradients, once
+from graphkd.ot.gradients import Envelope, Gradients, once
 
 
 def summed(x: Tensor) -> Tensor:
@@ -134,15 +134,8 @@ def domain_of(
     return ShardedScaling(cost, a, b, epsilon, axis, (lowest(nearest) if axis == -1 else nearest, None))
 
 
-class ShardedEnvelope(torch.autograd.Function):
+class ShardedEnvelope(Envelope):
     """A value that all processes have, with the gradient of the sum of what they make of it."""
-
-    @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any, cost: Tensor, a: Tensor, b: Tensor, slope_a: Tensor, slope_b: Tensor, plan: Tensor, value: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(slope_a, slope_b, plan)
-        return value.view_as(value)
 
     @staticmethod
     @once

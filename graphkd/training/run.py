@@ -91,8 +91,8 @@ def run(
     result = Result(
         accuracy=measured["accuracy"],
         agreement=measured.get("agreement"),
-        parameters=_count(distiller.student),
-        extra_parameters=_count(distiller.criteria),
+        parameters=count_parameters(distiller.student),
+        extra_parameters=count_parameters(distiller.criteria),
         seconds_per_epoch=sum(seconds) / len(seconds),
         epochs=len(seconds),
         stopped_early=stopping is not None and stopping.stopped,
@@ -109,5 +109,10 @@ def train_teacher(
     return run(Distiller(teacher), data, epochs=epochs, seed=seed, **trainer_options)[0]
 
 
-def _count(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers a module learns.
+
+    >>> count_parameters(nn.Linear(2, 3))
+    9
+    """
     return sum(parameter.numel() for parameter in module.parameters())

@@ -68,10 +68,17 @@ class Entry:
     classes: bool = False
     same_width: bool = False
 
+    def built(self, given: Given, trial: Mapping[str, Any]) -> dict[str, Criterion]:
+        """The criteria of a trial, whose value is an option of the recipe unless it is a ratio."""
+        return self.criteria(given, **{name: value for name, value in trial.items() if name != RATIO})
+
+    def example(self, given: Given) -> dict[str, Criterion]:
+        """The criteria with the knob's first value."""
+        return self.built(given, {self.knob: self.values[0]} if self.values else {})
+
     def definition(self) -> dict[str, Any]:
         """What numbers depend on beside the knob's value, as plain values."""
-        knob = {} if self.knob == RATIO else {self.knob: next(iter(self.values))}
-        criteria = {name: repr(criterion) for name, criterion in self.criteria(ANY, **knob).items()}
+        criteria = {name: repr(criterion) for name, criterion in self.example(ANY).items()}
         return {"knob": self.knob, "weights": dict(self.weights), "criteria": criteria}
 
 

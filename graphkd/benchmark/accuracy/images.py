@@ -23,7 +23,7 @@ from graphkd.training.fit import fit, infer_widths
 from graphkd.training.folder import write_tensors
 from graphkd.training.module import DistillationModule
 from graphkd.training.rates import CosineToZero
-from graphkd.training.run import train_teacher
+from graphkd.training.run import count_parameters, train_teacher
 
 BINS = 15
 """Of the calibration error."""
@@ -107,7 +107,7 @@ class Images:
                 where, teacher, data.train_view_dataloader, 1, features=features, dtype="float32", progress=False
             )
         logits, labels = _answers(teacher, data.test_dataloader())
-        return {"score": _percent(logits.argmax(-1) == labels), "parameters": float(_count(teacher))}
+        return {"score": _percent(logits.argmax(-1) == labels), "parameters": float(count_parameters(teacher))}
 
     def train(self, entry: Entry, trial: Mapping[str, Any], seed: int, folder: Path, final: bool) -> dict[str, float]:
         """Train a student once.
@@ -137,8 +137,8 @@ class Images:
             "score": _percent(logits.argmax(-1) == labels),
             "agreement": _percent(logits.argmax(-1) == taught.argmax(-1)),
             "calibration": 100 * float(off),
-            "parameters": float(_count(distiller.student)),
-            "extra_parameters": float(_count(distiller.criteria)),
+            "parameters": float(count_parameters(distiller.student)),
+            "extra_parameters": float(count_parameters(distiller.criteria)),
         } | {f"weight of {name}": float(weight) for name, weight in distiller.weights.items()}
 
     def distiller(self, entry: Entry, trial: Mapping[str, Any], seed: int, folder: Path) -> Distiller:
@@ -154,7 +154,7 @@ class Images:
         given = Given(self.samples, tuple(self.maps), relations)
         seed_everything(seed, verbose=False)
         student = self.student()
-        criteria = entry.criteria(given, **{name: value for name, value in trial.items() if name != RATIO})
+        criteria = entry.built(given, trial)
         distiller = Distiller(
             student,
             teacher if criteria else None,
@@ -201,7 +201,3 @@ def _answers(model: nn.Module, batches: DataLoader) -> tuple[Tensor, Tensor]:
 
 def _percent(right: Tensor) -> float:
     return 100 * float(right.double().mean())
-
-
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -20,6 +20,7 @@ from graphkd.distiller import Distiller
 from graphkd.models import BagOfWords
 from graphkd.training.fit import fit
 from graphkd.training.module import DistillationModule
+from graphkd.training.run import count_parameters
 from graphkd.typing import UNLABELLED
 
 PACKAGES = ("numpy", "scipy", "sklearn", "networkx", "torch_geometric")
@@ -112,7 +113,7 @@ class Sentences:
             )
         numbers = _scores(distiller.student.eval(), found["test" if final else "validation"])
         parts = {"parameters": distiller.student, "extra_parameters": distiller.criteria}
-        return numbers | {name: float(sum(p.numel() for p in part.parameters())) for name, part in parts.items()}
+        return numbers | {name: float(count_parameters(part)) for name, part in parts.items()}
 
     def distiller(self, entry: Entry, trial: Mapping[str, Any], seed: int, folder: Path) -> Distiller:
         """A student before its training."""
@@ -212,4 +213,4 @@ def _embedded(every: int) -> dict[str, Any]:
     words = next(teacher.parameters()).detach()
     words = (words - words.mean(0)) @ torch.linalg.eigh(words.T.cov()).eigenvectors[:, -WIDTH:]
     splits = {name: {"ids": ids[mask], "z": z[mask]} for name, mask in masks.items()}
-    return {**splits, "words": 0.1 * words / words.std(), "parameters": sum(p.numel() for p in teacher.parameters())}
+    return {**splits, "words": 0.1 * words / words.std(), "parameters": count_parameters(teacher)}
