@@ -9,13 +9,14 @@ from torch_geometric.data import Data
 
 from graphkd import losses
 from graphkd.benchmark.accuracy.entries import ENTRIES, METHOD, Entry, Given
-from graphkd.couplings import Sinkhorn
+from graphkd.couplings import FusedGromov, Sinkhorn
 from graphkd.features import vectors
 from graphkd.loss import Criterion, GraphLoss
 from graphkd.losses.otgd import batch_graph
-from graphkd.measures import cosine_distance
-from graphkd.reductions import PlanGap, PlanNLL
-from graphkd.typing import Features
+from graphkd.measures import cosine, cosine_distance, euclidean, zscored_cosine
+from graphkd.reductions import PlanGap, PlanNLL, TransportCost
+from graphkd.relations import Pairwise, by_mean
+from graphkd.typing import Features, Relation
 
 Change = Callable[[Criterion], None]
 
@@ -51,6 +52,12 @@ def _plain_cosine(criterion: Criterion, epsilon: float) -> None:
     _with_parts(criterion, cost=cosine_distance, coupling=coupling)
 
 
+def _relation(criterion: Criterion, relation: Relation) -> None:
+    """Another structure, which need not be positive."""
+    coupling = FusedGromov(0.5, start="identity", teacher_first=True)
+    _with_parts(criterion, relation=relation, coupling=coupling, reduction=TransportCost(0.5))
+
+
 def _class_aware(criterion: Criterion) -> None:
     criterion.teacher.build = partial(_with_classes, k=8)  # pyright: ignore[reportArgumentType]
     _with_parts(criterion, reduction=PlanGap(target=same_class))
@@ -74,6 +81,9 @@ def same_class(graph: Data) -> Tensor:
     same = (graph.classes[:, None] == graph.classes).float()
     return same / same.sum(1, keepdim=True) / len(same)
 
+
+DISTANCES = Pairwise(euclidean, by_mean, on="feat")
+"""Between features, in units of their mean."""
 
 ABLATIONS: dict[str, dict[str, Entry]] = {
     "otgd": {
@@ -114,6 +124,9 @@ ABLATIONS: dict[str, dict[str, Entry]] = {
         "fgw:epsilon=1": _fgw("epsilon 1", epsilon=1.0),
         "fgw:epsilon=2": _fgw("epsilon 2", epsilon=2.0),
         "fgw:epsilon=4": _fgw("epsilon 4", epsilon=4.0),
+        "fgw:cosine": _fgw("cosines as structure", partial(_relation, relation=Pairwise(cosine, on="feat"))),
+        "fgw:z-score": _fgw("z-scores as structure", partial(_relation, relation=Pairwise(zscored_cosine, on="feat"))),
+        "fgw:distance": _fgw("distances as structure", partial(_relation, relation=DISTANCES)),
         "fgw:1 layer": _fgw("one layer", num_layers=1),
         "fgw:2 layers": _fgw("two layers", num_layers=2),
     },
