@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,13 +11,17 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphkd import checks
+from graphkd import checks, kept
 from graphkd.benchmark.accuracy.entries import ENTRIES, METHOD, Given
-from graphkd.benchmark.accuracy.report import COLOURS
+from graphkd.benchmark.accuracy.report import COLOURS, markdown
 from graphkd.benchmark.table import print_table
 from graphkd.benchmark.timing import Timing, paired_ratio, time_together
 from graphkd.loss import Criterion
 from graphkd.models import resnet8x4
+from graphkd.training.record import commit, hardware, versions
+
+Table = tuple[list[str], list[list[str]]]
+"""Columns, and rows of cells."""
 
 STUDENT = "student"
 
@@ -70,7 +74,7 @@ def benchmark_step(
         rounds: How often each is timed.
         device: Where everything runs.
         threads: Threads of torch on the CPU; its own choice if omitted.
-        out: A folder for step.json and step.png.
+        out: A folder for step.json, step.md and step.png.
 
     Raises:
         ValueError: For methods that are not there, and for sizes that are too small.
@@ -87,10 +91,17 @@ def benchmark_step(
         torch.set_num_threads(threads)
     chosen = [name for name in TIMED if name in (methods or TIMED)]
     cases = [_timed(chosen, size, width, rounds, where) for width in widths for size in sorted(batch_sizes)]
-    for width in widths:
-        _print([case for case in cases if case.width == width], chosen, rounds, where)
+    place = f"{where}, {torch.get_num_threads()} threads" if where.type == "cpu" else str(where)
+    tables = {
+        f"share of the student's step, features {width}-d, {rounds} rounds, {place}": _table(
+            [case for case in cases if case.width == width], chosen
+        )
+        for width in widths
+    }
+    for title, (columns, rows) in tables.items():
+        print_table(title, columns, rows)
     if out is not None:
-        _keep(cases, chosen, Path(out), device)
+        _keep(cases, chosen, tables, Path(out), place)
     return cases
 
 
@@ -153,18 +164,17 @@ def growth(cases: Sequence[Case], name: str) -> float:
     )
 
 
-def _print(cases: Sequence[Case], names: Sequence[str], rounds: int, device: torch.device) -> None:
-    where = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+def _table(cases: Sequence[Case], names: Sequence[str]) -> Table:
+    """Columns and rows of one width: shares by batch size, and how each grows."""
     several = len(cases) > 1
     columns = ["forward and backward", *(f"batch {case.batch_size}" for case in cases), *["grows as n^"] * several]
     cells = {"ResNet-8x4, with SGD": [f"{1e3 * case.timings[STUDENT].median:.1f} ms" for case in cases]}
     cells |= {name: [f"{100 * case.share(name).median:.2f} %" for case in cases] for name in names}
     grown = [f"{growth(cases, name):.1f}" for name in (STUDENT, *names)] if several else []
-    rows = [[title, *cells[title], *grown[i : i + 1]] for i, title in enumerate(cells)]
-    print_table(f"share of the student's step, features {cases[0].width}-d, {rounds} rounds, {where}", columns, rows)
+    return columns, [[title, *cells[title], *grown[i : i + 1]] for i, title in enumerate(cells)]
 
 
-def _keep(cases: Sequence[Case], names: Sequence[str], folder: Path, device: str) -> None:
+def _keep(cases: Sequence[Case], names: Sequence[str], tables: Mapping[str, Table], folder: Path, place: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     content = [
         {
@@ -174,8 +184,10 @@ def _keep(cases: Sequence[Case], names: Sequence[str], folder: Path, device: str
         }
         for case in cases
     ]
-    setting = {"device": device, "torch": torch.__version__, "threads": torch.get_num_threads()}
-    (folder / "step.json").write_text(json.dumps({"setting": setting, "cases": content}, indent=1))
+    made_by = {"device": place, "versions": versions(), "commit": commit(Path.cwd()), "hardware": hardware()}
+    kept.write_text(folder / "step.json", json.dumps({**made_by, "cases": content}, indent=1))
+    text = [f"{title}, torch {torch.__version__}\n\n{markdown(*table)}\n" for title, table in tables.items()]
+    kept.write_text(folder / "step.md", "\n".join(text))
     _plot(cases, names, folder / "step.png")
 
 
