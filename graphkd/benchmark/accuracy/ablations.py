@@ -1,6 +1,7 @@
 """Variants of one method: what each of its parts is worth, by the protocol of the benchmark."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,25 +19,26 @@ from graphkd.reductions import PlanGap, PlanNLL, TransportCost
 from graphkd.relations import Pairwise, by_mean
 from graphkd.typing import Features, Relation
 
-Change = Callable[[Criterion], None]
+Change = Callable[[Criterion], Criterion]
 
 
 def _variant(title: str, kind: str, recipe: Callable[..., Criterion], change: Change | None, **options: Any) -> Entry:
     def criteria(given: Given) -> dict[str, Criterion]:
         criterion = recipe(**options)
-        if change is not None:
-            change(criterion)
-        return {METHOD: criterion}
+        return {METHOD: criterion if change is None else change(criterion)}
 
     return Entry(title, kind, criteria)
 
 
-def _with_parts(criterion: Criterion, **parts: Any) -> None:
-    """Replace parts of all terms' losses."""
-    for term in criterion.terms.values():
-        options = {"cost": term.loss.cost, "relation": term.loss.relation, "coupling": term.loss.coupling}
-        changed = GraphLoss(**{**options, "reduction": term.loss.reduction, **parts})
-        term.loss.__dict__.update(changed.__dict__)
+def _with_parts(criterion: Criterion, **parts: Any) -> Criterion:
+    """The same graphs, compared by other parts in all terms."""
+
+    def changed(loss: GraphLoss) -> GraphLoss:
+        names = ("cost", "relation", "coupling", "reduction")
+        return GraphLoss(**{name: getattr(loss, name) for name in names} | parts)
+
+    terms = {name: replace(term, loss=changed(term.loss)) for name, term in criterion.terms.items()}
+    return Criterion(criterion.student, criterion.teacher, terms)
 
 
 def _otgd(title: str, change: Change | None = None, **options: Any) -> Entry:
@@ -47,20 +49,20 @@ def _fgw(title: str, change: Change | None = None, **options: Any) -> Entry:
     return _variant(title, "ours", losses.fgw, change, **options)
 
 
-def _plain_cosine(criterion: Criterion, epsilon: float) -> None:
+def _plain_cosine(criterion: Criterion, epsilon: float) -> Criterion:
     coupling = Sinkhorn(epsilon, 3, tol_norm="max", order="columns_first", gradient="unroll")
-    _with_parts(criterion, cost=cosine_distance, coupling=coupling)
+    return _with_parts(criterion, cost=cosine_distance, coupling=coupling)
 
 
-def _relation(criterion: Criterion, relation: Relation) -> None:
+def _relation(criterion: Criterion, relation: Relation) -> Criterion:
     """Another structure, which need not be positive."""
     coupling = FusedGromov(0.5, start="identity", teacher_first=True)
-    _with_parts(criterion, relation=relation, coupling=coupling, reduction=TransportCost(0.5))
+    return _with_parts(criterion, relation=relation, coupling=coupling, reduction=TransportCost(0.5))
 
 
-def _class_aware(criterion: Criterion) -> None:
+def _class_aware(criterion: Criterion) -> Criterion:
     criterion.teacher.build = partial(_with_classes, k=8)  # pyright: ignore[reportArgumentType]
-    _with_parts(criterion, reduction=PlanGap(target=same_class))
+    return _with_parts(criterion, reduction=PlanGap(target=same_class))
 
 
 def _with_classes(features: Features, k: int) -> Data:
