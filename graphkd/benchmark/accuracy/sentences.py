@@ -1,7 +1,7 @@
 """Sentences without labels: a pre-trained encoder, and a bag of words that learns its embeddings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,12 @@ class Sentences:
 
     def definition(self) -> dict[str, Any]:
         """What numbers depend on, as plain values."""
-        return {"title": self.title, "epochs": self.epochs, "every": self.every, "rates": self.rates}
+        return asdict(self)
 
     def source(self, folder: Path) -> str:
-        """What stands for the texts and the teacher's embeddings."""
-        return kept.digest(kept.read(folder / TEXTS))
+        """What stands for the texts; the teacher's embeddings of them depend on the machine in their last digits."""
+        found = kept.read(folder / TEXTS)
+        return kept.digest({name: found[name]["ids"] for name in ("train", "validation", "test")})
 
     def refuses(self, entry: Entry) -> str:
         """Why a method cannot be tried here; empty if it can."""
