@@ -1,8 +1,11 @@
 """Runs are made once, side by side or one after the other, and chosen by validation alone."""
 
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
+import torch
 
 from graphkd.benchmark.accuracy import runs
 from graphkd.benchmark.accuracy.entries import ENTRIES
@@ -117,11 +120,17 @@ def test_several_processes_come_to_the_same(tmp_path, monkeypatch):
     assert run_all(jobs, tmp_path / "two", 2, "", progress=False) == one
 
 
+def test_a_process_has_one_thread():
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=runs._begin) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 1
+
+
 class Inline:
     """A pool that runs what it is given at once, last things first."""
 
-    def __init__(self, processes, mp_context, initializer, initargs):
-        assert (processes, mp_context.get_start_method(), initargs) == (2, "spawn", (1,))
+    def __init__(self, processes, mp_context, initializer):
+        assert (processes, mp_context.get_start_method(), initializer) == (2, "spawn", runs._begin)
 
     def __enter__(self):
         return self
