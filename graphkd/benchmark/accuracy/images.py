@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from graphkd import kept
 from graphkd.balance import suggest_weights
-from graphkd.benchmark.accuracy.entries import METHOD, RATIO, Entry, Given
+from graphkd.benchmark.accuracy.entries import METHOD, RATIO, RATIOS, Entry, Given
 from graphkd.cache import TeacherCache, build_cache
 from graphkd.class_cost import class_cost
 from graphkd.distiller import Distiller
@@ -47,6 +47,7 @@ class Images:
         samples: Training images.
         epochs: Of the student.
         rate: Of the student's learning, to begin with.
+        ratios: What methods without a knob of their own are tried with.
         teacher_epochs: Of the teacher.
         student_feat: The module that gives the student's features; the teacher's are those of ``pool``.
         maps: Modules that give feature maps, the same in both networks; none where the student has none.
@@ -64,6 +65,7 @@ class Images:
     student_feat: str = "pool"
     maps: Mapping[str, str] = field(default_factory=dict[str, str])
     rate: float = 0.05
+    ratios: tuple[float, ...] = RATIOS
     tuning_seeds: tuple[int, ...] = (1000, 1001)
 
     score = "test accuracy, %"
@@ -90,7 +92,8 @@ class Images:
 
     def trials(self, entry: Entry) -> list[dict[str, Any]]:
         """What a method's setting is chosen from; one empty one where it has none."""
-        return [{entry.knob: value} for value in entry.values] or [{}]
+        values = self.ratios if entry.values and entry.knob == RATIO else entry.values
+        return [{entry.knob: value} for value in values] or [{}]
 
     def prepare(self, folder: Path) -> dict[str, float]:
         """Train the teacher where it is not there yet, keep what it says of the training images, and measure it."""

@@ -88,6 +88,7 @@ SUITES: dict[str, dict[str, Setting]] = {
             samples=3000,
             epochs=30,
             rate=0.02,
+            ratios=(0.3, 2.0, 15.0, 100.0),
             teacher_epochs=12,
             maps={"low": "block1", "middle": "block2", "map": "block4"},
         )
