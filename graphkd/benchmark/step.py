@@ -18,7 +18,7 @@ from graphkd.benchmark.table import print_table
 from graphkd.benchmark.timing import Timing, paired_ratio, time_together
 from graphkd.loss import Criterion
 from graphkd.models import resnet8x4
-from graphkd.training.record import commit, hardware, versions
+from graphkd.training.record import made_by
 
 Table = tuple[list[str], list[list[str]]]
 """Columns, and rows of cells."""
@@ -101,7 +101,7 @@ def benchmark_step(
     for title, (columns, rows) in tables.items():
         print_table(title, columns, rows)
     if out is not None:
-        _keep(cases, chosen, tables, Path(out), place)
+        _keep(cases, chosen, tables, Path(out), device)
     return cases
 
 
@@ -174,7 +174,7 @@ def _table(cases: Sequence[Case], names: Sequence[str]) -> Table:
     return columns, [[title, *cells[title], *grown[i : i + 1]] for i, title in enumerate(cells)]
 
 
-def _keep(cases: Sequence[Case], names: Sequence[str], tables: Mapping[str, Table], folder: Path, place: str) -> None:
+def _keep(cases: Sequence[Case], names: Sequence[str], tables: Mapping[str, Table], folder: Path, device: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     content = [
         {
@@ -184,8 +184,8 @@ def _keep(cases: Sequence[Case], names: Sequence[str], tables: Mapping[str, Tabl
         }
         for case in cases
     ]
-    made_by = {"device": place, "versions": versions(), "commit": commit(Path.cwd()), "hardware": hardware()}
-    kept.write_text(folder / "step.json", json.dumps({**made_by, "cases": content}, indent=1))
+    setting = {"device": device, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    kept.write_text(folder / "step.json", json.dumps({"setting": setting, **made_by(), "cases": content}, indent=1))
     text = [f"{title}, torch {torch.__version__}\n\n{markdown(*table)}\n" for title, table in tables.items()]
     kept.write_text(folder / "step.md", "\n".join(text))
     _plot(cases, names, folder / "step.png")

@@ -37,9 +37,7 @@ class RunRecord(Callback):
                 "started": datetime.now(timezone.utc).isoformat(),
                 "command": command(sys.argv),
                 "seed": seed,
-                "versions": versions(),
-                "commit": commit(Path.cwd()),
-                "hardware": hardware(),
+                **made_by(),
             }
         )
         write_json(path, self.entries)
@@ -54,6 +52,15 @@ class RunRecord(Callback):
             "step": trainer.global_step,
         }
         write_json(self.path, self.entries)
+
+
+def made_by() -> dict[str, Any]:
+    """Versions, the commit of the working folder, and hardware, by these names.
+
+    >>> list(made_by())
+    ['versions', 'commit', 'hardware']
+    """
+    return {"versions": versions(), "commit": commit(Path.cwd()), "hardware": hardware()}
 
 
 def versions() -> dict[str, str]:

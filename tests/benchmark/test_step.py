@@ -15,7 +15,8 @@ def test_table_names_the_setting_and_every_criterion(capsys, tmp_path):
     for word in ("batch 4", "batch 8", "8-d", "16-d", "2 rounds", "ResNet-8x4", "kd", "fgw", "n^"):
         assert word in printed
     written = json.loads((tmp_path / "step.json").read_text())
-    assert written["device"].startswith("cpu, ") and written["versions"]["torch"]
+    assert written["setting"]["device"] == "cpu"
+    assert {"versions", "commit", "hardware"} <= written.keys()
     text = (tmp_path / "step.md").read_text()
     assert text.count("| ResNet-8x4, with SGD |") == 2 and "features 16-d" in text
     assert written["cases"][1]["seconds"]["fgw"]["median"] == cases[1].timings["fgw"].median > 0

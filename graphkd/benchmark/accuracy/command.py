@@ -16,7 +16,7 @@ from graphkd.benchmark.accuracy.report import Line, lines, markdown, plot, table
 from graphkd.benchmark.accuracy.runs import Job, Numbers, chosen, run_all, tuning
 from graphkd.benchmark.accuracy.suites import SUITES
 from graphkd.benchmark.table import print_table
-from graphkd.training.record import commit, hardware, versions
+from graphkd.training.record import made_by
 
 CIFAR100 = "cifar100"
 
@@ -173,7 +173,7 @@ def _keep(
     readme: str | None,
 ) -> None:
     """Print the tables, and write them, the plots, and what they were made with."""
-    record = {"command": asked, "versions": versions(), "commit": commit(Path.cwd()), "hardware": hardware()}
+    record = {"command": asked, **made_by()}
     what = suite if ablation is None else f"{suite}_{ablation}"
     (folder / what).mkdir(parents=True, exist_ok=True)
     text = [f"`{asked}`, graphkd {version('graphkd')}, torch {version('torch')}\n"]

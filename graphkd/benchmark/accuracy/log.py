@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from graphkd import kept
-from graphkd.training.record import commit, hardware, versions
+from graphkd.training.record import made_by
 
 Outcome = dict[str, float] | str
 """The numbers of a run, or why it came to no end."""
@@ -65,8 +65,7 @@ class Log:
         """Write down what a run came to."""
         line = {"method": method, "definition": _digest(definition), "run": _plain(run)}
         line[FAILED if isinstance(outcome, str) else NUMBERS] = outcome
-        made_by = {"commit": commit(Path.cwd()), "versions": versions(), "hardware": hardware()}
-        head = _plain({"made_with": self.made_with, **made_by})
+        head = _plain({"made_with": self.made_with, **made_by()})
         lines = [line] if head == self._head else [head, line]
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a") as stream:

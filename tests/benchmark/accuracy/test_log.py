@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from graphkd.benchmark.accuracy import log as log_module
 from graphkd.benchmark.accuracy.log import Log
+from graphkd.training import record
 
 RUN = {"trial": {"ratio": 3.0}, "seed": 0, "split": "test"}
 METHOD = ("fgw", {"criteria": "alpha .5"})
@@ -45,7 +45,7 @@ def test_runs_of_another_setting_are_kept_and_not_found(file):
 
 def test_what_runs_were_made_with_stands_before_them_wherever_it_changes(file, monkeypatch):
     Log(file, {"epochs": (3, 4)}).add(*METHOD, RUN | {"seed": 1}, {"score": 2.0})
-    monkeypatch.setattr(log_module, "commit", lambda folder: {"commit": "abc", "dirty": False})
+    monkeypatch.setattr(record, "commit", lambda folder: {"commit": "abc", "dirty": False})
     log = Log(file, {"epochs": (3, 4)})
     for seed in (2, 3):
         log.add(*METHOD, RUN | {"seed": seed}, {"score": 3.0})
