@@ -137,6 +137,28 @@ def zscored_cosine(x: Rows, y: OtherRows) -> Pairs:
 
 
 @full_precision
+def relative_cosine(x: Rows, y: OtherRows) -> Pairs:
+    r"""Cosine distance in units of its mean.
+
+    .. math:: M_{ij} = (1 - S_{ij}) / (1 - \bar S), \qquad S = \cos(x_i, y_j)
+
+    with the mean over all n m entries; gradients flow through it. Rows of one direction are at zero and the usual pair
+    is at one, however crowded the similarities are, as they are in many dimensions: in units of their deviation, as in
+    :func:`zscored_cosine`, a row is then far nearer to itself than to any other. Where all rows have one direction the
+    cost is 1 everywhere.
+
+    >>> relative_cosine(torch.eye(2), torch.eye(2))
+    tensor([[0., 2.],
+            [2., 0.]])
+    """
+    distance = cosine_distance(x, y)
+    mean = distance.mean((-2, -1), keepdim=True)
+    # Below the rounding error of a cosine there is no distance, only noise that a division would blow up.
+    apart = mean > 8 * torch.finfo(distance.dtype).eps
+    return torch.where(apart, distance, 1.0) / torch.where(apart, mean, 1.0)
+
+
+@full_precision
 def sqeuclidean(x: Rows, y: OtherRows) -> Pairs:
     r"""Squared Euclidean distance :math:`\|x_i - y_j\|^2`.
 

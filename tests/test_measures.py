@@ -23,6 +23,7 @@ from graphkd.measures import (
     inner,
     manhattan,
     mean_sqeuclidean,
+    relative_cosine,
     sqeuclidean,
     unit,
     zscored_cosine,
@@ -55,7 +56,7 @@ PAIRS = {
     "kl": (SoftmaxKL(1), lambda x, y: one_kl(x, y, 1.0)),
     "kl at 2.5": (SoftmaxKL(2.5), lambda x, y: one_kl(x, y, 2.5)),
 }
-ALL = [pair[0] for pair in PAIRS.values()] + [zscored_cosine]
+ALL = [pair[0] for pair in PAIRS.values()] + [zscored_cosine, relative_cosine]
 
 
 def sets(n: int = 4, m: int = 5, d: int = 3, batch: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
@@ -89,6 +90,17 @@ def test_zscored_cosine_equals_its_definition_in_value_and_gradient(n, m):
     variance = sum((s - mean) ** 2 for row in similarity for s in row) / (n * m - 1)
     wanted = 1 - (similarity - mean) / variance.sqrt()
     got = zscored_cosine(x, y)
+    torch.testing.assert_close(got, wanted, atol=1e-12, rtol=0)
+    gradients = torch.autograd.grad(weighted(got), (x, y))
+    torch.testing.assert_close(gradients, torch.autograd.grad(weighted(wanted), (x, y)), atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("n, m", [(4, 4), (3, 5)])
+def test_relative_cosine_equals_its_definition_in_value_and_gradient(n, m):
+    x, y = sets(n, m)
+    distance = torch.stack([torch.stack([1 - one_cosine(row, other) for other in y]) for row in x])
+    wanted = distance / (sum(s for row in distance for s in row) / (n * m))
+    got = relative_cosine(x, y)
     torch.testing.assert_close(got, wanted, atol=1e-12, rtol=0)
     gradients = torch.autograd.grad(weighted(got), (x, y))
     torch.testing.assert_close(gradients, torch.autograd.grad(weighted(wanted), (x, y)), atol=1e-11, rtol=0)
@@ -241,11 +253,12 @@ def test_autocast_changes_nothing(measure):
     torch.testing.assert_close(got, measure(x, y), atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("measure", [zscored_cosine, relative_cosine])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_zscored_cosine_of_equal_rows_is_one_with_gradient_zero(dtype):
+def test_cosines_of_equal_rows_are_one_with_gradient_zero(dtype, measure):
     row = torch.randn(1, 7, dtype=dtype)
     x, y = row.repeat(4, 1).requires_grad_(), row.repeat(6, 1).requires_grad_()
-    got = zscored_cosine(x, y)
+    got = measure(x, y)
     assert got.tolist() == [[1.0] * 6] * 4
     for gradient in torch.autograd.grad(weighted(got), (x, y)):
         assert gradient.abs().sum() == 0
@@ -262,6 +275,15 @@ def test_zscored_cosine_does_not_depend_on_how_spread_the_similarities_are():
     crowded = zscored_cosine(F.pad(x, (0, 1)) + far, F.pad(y, (0, 1)) + far)
     assert crowded.std().item() == pytest.approx(1, abs=1e-6)
     assert zscored_cosine(x, y).std().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_relative_cosine_of_crowded_rows_is_between_zero_and_twice_the_usual_pair():
+    x = torch.randn(40, 2000, dtype=torch.float64)
+    got = relative_cosine(x, x)
+    assert got.mean().item() == pytest.approx(1)
+    assert got.diagonal().abs().max().item() < 1e-12
+    # In units of the deviation a row is six of these nearer to itself than to others.
+    assert zscored_cosine(x, x).diagonal().max().item() < -4
 
 
 @pytest.mark.parametrize("temperature", [1, 4.0])

@@ -79,7 +79,7 @@ def test_a_large_anchor_is_the_identity():
 
 def test_the_structure_alone_at_the_identity_is_plan_matching():
     student, teacher = draw()
-    ours = fgw(alpha=1.0, anchor=None, epsilon=0.5)({"feat": student["feat"]}, {"feat": teacher["feat"]})
+    ours = fgw(alpha=1.0, anchor=None)({"feat": student["feat"]}, {"feat": teacher["feat"]})
     torch.testing.assert_close(ours.terms["hop0"], plan_matching()(student, teacher).terms["self"])
 
 

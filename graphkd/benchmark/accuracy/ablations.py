@@ -16,7 +16,7 @@ from graphkd.loss import Criterion, GraphLoss
 from graphkd.losses.otgd import batch_graph
 from graphkd.measures import cosine, cosine_distance, euclidean, zscored_cosine
 from graphkd.reductions import PlanGap, PlanNLL, TransportCost
-from graphkd.relations import Pairwise, by_mean
+from graphkd.relations import Pairwise, SelfPlan, by_mean
 from graphkd.typing import Features, Relation
 
 Change = Callable[[Criterion], Criterion]
@@ -58,6 +58,12 @@ def _relation(criterion: Criterion, relation: Relation) -> Criterion:
     """Another structure, which need not be positive."""
     coupling = FusedGromov(0.5, start="identity", teacher_first=True)
     return _with_parts(criterion, relation=relation, coupling=coupling, reduction=TransportCost(0.5))
+
+
+def _zscored_plans(criterion: Criterion) -> Criterion:
+    """As OTGD measures."""
+    relation = SelfPlan(Pairwise(zscored_cosine, on="feat"), Sinkhorn(0.5, 10, gradient="unroll"))
+    return _with_parts(criterion, relation=relation)
 
 
 def _class_aware(criterion: Criterion) -> Criterion:
@@ -122,10 +128,10 @@ ABLATIONS: dict[str, dict[str, Entry]] = {
         "fgw:identity": _fgw("the identity as the plan", anchor=None),
         "fgw:anchor=.5": _fgw("anchor .5", anchor=0.5),
         "fgw:anchor=8": _fgw("anchor 8", anchor=8.0),
-        "fgw:epsilon=.25": _fgw("epsilon .25", epsilon=0.25),
+        "fgw:epsilon=.1": _fgw("epsilon .1", epsilon=0.1),
+        "fgw:epsilon=.5": _fgw("epsilon .5", epsilon=0.5),
         "fgw:epsilon=1": _fgw("epsilon 1", epsilon=1.0),
-        "fgw:epsilon=2": _fgw("epsilon 2", epsilon=2.0),
-        "fgw:epsilon=4": _fgw("epsilon 4", epsilon=4.0),
+        "fgw:z-scored plans": _fgw("plans of z-scores as structure", _zscored_plans),
         "fgw:cosine": _fgw("cosines as structure", partial(_relation, relation=Pairwise(cosine, on="feat"))),
         "fgw:z-score": _fgw("z-scores as structure", partial(_relation, relation=Pairwise(zscored_cosine, on="feat"))),
         "fgw:distance": _fgw("distances as structure", partial(_relation, relation=DISTANCES)),

@@ -64,7 +64,7 @@ class Sentences:
     epochs: int = 4
     every: int = 1
     tuning_seeds: tuple[int, ...] = (1000,)
-    rates: tuple[float, ...] = (2.5e-3, 5e-3, 1e-2, 2e-2)
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
 
     score = "of the ten nearest, %"
     baseline = "cosine"
