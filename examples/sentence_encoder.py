@@ -35,12 +35,12 @@ ROWS = {  # the knob, its values, and what they lead to: a learning rate, and cr
     "SP": ("rate", RATES, lambda r: (r, [(1, losses.sp(feature="feat"))])),
     "InfoNCE": ("temperature", (0.07, 0.2, 0.5), lambda t: (RATE, [(1, losses.info_nce(384, 384, temperature=t))])),
     "OTGD": ("epsilon", (0.1, 0.3, 1), lambda e: (RATE, [(1, losses.otgd(384, 384, epsilon=e))])),
-    "FGW": ("epsilon", (2, 4, 8), lambda e: (RATE, [(1, losses.fgw(epsilon=e))])),
-    "plan matching": ("epsilon", (2, 4, 8), lambda e: (RATE, [(1, losses.plan_matching(epsilon=e))])),
+    "FGW": ("epsilon", (0.1, 0.3, 1), lambda e: (RATE, [(1, losses.fgw(epsilon=e))])),
+    "plan matching": ("epsilon", (0.1, 0.3, 1), lambda e: (RATE, [(1, losses.plan_matching(epsilon=e))])),
     "cosine + SP": ("weight", (0.03, 0.1, 0.3), lambda w: (RATE, [COSINE, (w, losses.sp(feature="feat"))])),
     "cosine + OTGD": ("weight", (0.001, 0.003, 0.01), lambda w: (RATE, [COSINE, (w, losses.otgd(384, 384))])),
-    "cosine + FGW": ("weight", (0.03, 0.1, 0.3), lambda w: (RATE, [COSINE, (w, losses.fgw(epsilon=4))])),
-    "cosine + plans": ("weight", (0.03, 0.1, 0.3), lambda w: (RATE, [COSINE, (w, losses.plan_matching(epsilon=2))])),
+    "cosine + FGW": ("weight", (0.03, 0.1, 0.3), lambda w: (RATE, [COSINE, (w, losses.fgw())])),
+    "cosine + plans": ("weight", (0.03, 0.1, 0.3), lambda w: (RATE, [COSINE, (w, losses.plan_matching())])),
 }
 
 
