@@ -74,11 +74,11 @@ def otgd(
 
     The target also pushes apart samples of one class, so the terms do not vanish where student and teacher agree.
 
-    Defaults are the published setting, and not the best: on digits with 10 labels per class (`graphkd benchmark accuracy
-    --settings labels10 --ablation otgd`, 10 seeds) ``conv="gcn"`` gains 3.4 +- 0.5 points (95 % interval), ``"gat"``
-    1.7 +- 1.0, a target that shares the mass among samples of the teacher's class 4.3 +- 0.8, the plan's log-likelihood
-    in place of the norm 2.3 +- 0.9, cosine costs without z-scores 2.1 +- 1.0; a smaller epsilon loses 3. One sweep is
-    as good as two, which of the terms are used makes no difference beyond noise.
+    Defaults are the published setting, and not the best: on digits with 10 labels per class, 10 seeds (`graphkd
+    benchmark accuracy --settings labels10 --ablation otgd`), ``conv="gcn"`` gains 3.4 +- 0.5 points (95 % interval),
+    ``"gat"`` 1.7 +- 1.0, a target that shares the mass among samples of the teacher's class 4.3 +- 0.8, the plan's
+    log-likelihood in place of the norm 2.3 +- 0.9, cosine costs without z-scores 2.1 +- 1.0; an epsilon of .3 or .1
+    loses 3. One sweep is as good as two, and which terms are used makes no difference beyond noise.
 
     Args:
         student_dim: Width of the student's ``feat``; read off the first batch if omitted.
