@@ -31,6 +31,9 @@ CLASSES, SAMPLES, SIDE = 100, 50_000, 8
 NOT_TIMED = {"alone", "kd_heavy", "fitnet_feat", "cosine", "otgd_kd", "fgw_kd"}
 """Methods that are another one's criterion with other weights or features, or none."""
 
+LABELS_APART = 1.1
+"""By what factor the lines' names are apart at least, in the plot."""
+
 TIMED = [name for name in ENTRIES if name not in NOT_TIMED]
 """Criteria, by the names of the methods that they are."""
 
@@ -198,9 +201,17 @@ def _plot(cases: Sequence[Case], names: Sequence[str], file: Path) -> None:
     for panel, width in zip(figure.subplots(1, len(widths), squeeze=False)[0], widths, strict=True):
         mine = [case for case in cases if case.width == width]
         sizes = [case.batch_size for case in mine]
-        for name in names:
-            shares = [100 * case.share(name).median for case in mine]
-            panel.plot(sizes, shares, "o-", color=COLOURS[ENTRIES[name].kind], markersize=3, linewidth=1)
-            panel.annotate(name, (sizes[-1], shares[-1]), fontsize=6, xytext=(4, -2), textcoords="offset points")
-        panel.set(xscale="log", yscale="log", xlabel="batch", ylabel="% of the student's step", title=f"{width}-d")
+        shares = {name: [100 * case.share(name).median for case in mine] for name in names}
+        height = 0.0
+        for name in sorted(names, key=lambda name: shares[name][-1]):
+            colour = COLOURS[ENTRIES[name].kind]
+            panel.plot(sizes, shares[name], "o-", color=colour, markersize=3, linewidth=1)
+            height = max(shares[name][-1], LABELS_APART * height)
+            panel.annotate(name, (1.02 * sizes[-1], height), fontsize=6, color=colour)
+        panel.set(
+            xscale="log", yscale="log", xlabel="batch", ylabel="% of the student's step", title=f"{width}-d features"
+        )
+        panel.set_xticks(sizes, labels=[f"{size}" for size in sizes], minor=False)
+        panel.set_xticks([], minor=True)
+        panel.yaxis.set_major_formatter("{x:g}")
     figure.savefig(file, dpi=120)
