@@ -131,9 +131,7 @@ def zscored_cosine(x: Rows, y: OtherRows) -> Pairs:
     centred = similarity - similarity.mean((-2, -1), keepdim=True)
     spread = torch.linalg.vector_norm(centred, dim=(-2, -1), keepdim=True)
     spread = spread / max(similarity.shape[-2] * similarity.shape[-1] - 1, 1) ** 0.5
-    # Below the rounding error of a cosine there is no spread, only noise that a division would blow up.
-    varies = spread > 8 * torch.finfo(similarity.dtype).eps
-    return 1 - torch.where(varies, centred, 0.0) / torch.where(varies, spread, 1.0)
+    return 1 - _in_units(spread, centred, otherwise=0.0)
 
 
 @full_precision
@@ -152,10 +150,13 @@ def relative_cosine(x: Rows, y: OtherRows) -> Pairs:
             [2., 0.]])
     """
     distance = cosine_distance(x, y)
-    mean = distance.mean((-2, -1), keepdim=True)
-    # Below the rounding error of a cosine there is no distance, only noise that a division would blow up.
-    apart = mean > 8 * torch.finfo(distance.dtype).eps
-    return torch.where(apart, distance, 1.0) / torch.where(apart, mean, 1.0)
+    return _in_units(distance.mean((-2, -1), keepdim=True), distance, otherwise=1.0)
+
+
+def _in_units(scale: Tensor, cosines: Tensor, otherwise: float) -> Tensor:
+    """Divide by a scale; below the rounding error of a cosine it is only noise, which a division would blow up."""
+    resolved = scale > 8 * torch.finfo(scale.dtype).eps
+    return torch.where(resolved, cosines, otherwise) / torch.where(resolved, scale, 1.0)
 
 
 @full_precision

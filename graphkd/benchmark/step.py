@@ -211,7 +211,7 @@ def _plot(cases: Sequence[Case], names: Sequence[str], file: Path) -> None:
         panel.set(
             xscale="log", yscale="log", xlabel="batch", ylabel="% of the student's step", title=f"{width}-d features"
         )
-        panel.set_xticks(sizes, labels=[f"{size}" for size in sizes], minor=False)
+        panel.set_xticks(sizes, labels=[f"{size}" for size in sizes])
         panel.set_xticks([], minor=True)
         panel.yaxis.set_major_formatter("{x:g}")
     figure.savefig(file, dpi=120)

@@ -61,7 +61,7 @@ def _relation(criterion: Criterion, relation: Relation) -> Criterion:
 
 
 def _zscored_plans(criterion: Criterion) -> Criterion:
-    """As OTGD measures."""
+    """The measure of OTGD's plans in each network's own."""
     relation = SelfPlan(Pairwise(zscored_cosine, on="feat"), Sinkhorn(0.5, 10, gradient="unroll"))
     return _with_parts(criterion, relation=relation)
 
